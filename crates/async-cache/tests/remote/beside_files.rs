@@ -1,5 +1,5 @@
 //! Memory, a file and a server: the file of a cache that starts again is asked about, is served
-//! while the server is away, and never brings back what was deleted elsewhere.
+//! while the server is away, and never brings back an entry that was deleted elsewhere.
 
 use std::path::Path;
 use std::time::Duration;

@@ -77,7 +77,7 @@ fn callers_that_wait_and_leave_take_no_lease_with_them() {
         let (value, took) = timed(waits).await;
         assert_eq!(value.unwrap(), "1");
         assert!(took < Duration::from_millis(300), "{took:?}");
-        // All who wait leave; the next call works.
+        // All waiting callers leave; the next call works.
         let leads = call(&one, &origin, "other", Duration::from_secs(30));
         soon("it loads", || origin.loads() == 3).await;
         let waits = call(&two, &origin, "other", NOW);

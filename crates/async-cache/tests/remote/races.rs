@@ -93,7 +93,7 @@ impl Origin {
     }
 }
 
-/// What was counted.
+/// The counts of all tasks.
 #[derive(Default)]
 struct Counts {
     reads: AtomicU64,

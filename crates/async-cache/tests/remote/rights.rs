@@ -1,4 +1,4 @@
-//! Users of the server who may not do everything: the cache does with what it may, and says so.
+//! Users of the server with few rights: the cache uses the rights it has, and logs the lack.
 
 use std::time::Duration;
 
@@ -116,7 +116,7 @@ fn a_server_without_room_costs_no_call_an_error() {
             let key = number.to_string();
             assert_eq!(origin.get(&one, &key, NOW).await, key);
         }
-        // What cannot be replaced is removed.
+        // A value that cannot be replaced is removed.
         one.set("key".into(), "new".into());
         hears(&one).await;
         hears(&one).await;

@@ -150,12 +150,12 @@ pub(crate) fn wire_key(server: &Server, key: &str) -> Option<String> {
     keys.list().first().map(Reply::text)
 }
 
-/// What this process has logged.
+/// The log of this process.
 struct Log;
 
 static LINES: Mutex<Vec<(Level, String)>> = Mutex::new(Vec::new());
 
-/// Keeps what is logged from now on.
+/// Keeps the lines of the log from now on.
 pub(crate) fn keep_log() {
     static KEPT: Once = Once::new();
     KEPT.call_once(|| tracing::subscriber::set_global_default(Log).unwrap());

@@ -55,9 +55,11 @@ impl Machine {
         let is_foreign = lease.owner != self.owner;
         let waits = ask.is_open || !self.keeps(RuleName::FencedAsksAgain);
         let waits = waits && (is_held || is_foreign || !self.keeps(RuleName::EndWakes));
-        if !waits && ask.again < MOST_AT_ONCE {
+        // Changes under another generation are not heard.
+        let is_of_past = ask.generation != self.generation;
+        if is_of_past || (!waits && ask.again < MOST_AT_ONCE) {
             // Rule 6; or a lease of this process whose release is on its way.
-            let again = ask.again + 1;
+            let again = ask.again.saturating_add(1);
             self.read(&[id], now);
             if let Some(ask) = self.asks.get_mut(&id) {
                 ask.again = again;
