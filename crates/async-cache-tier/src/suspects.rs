@@ -55,9 +55,9 @@ pub fn suspect_all<M: Memory>(host: &M) {
     });
 }
 
-/// Drops the names of entries that have left, if there are many more names than entries. With a
-/// journal, an entry that has left memory may be on the disk, where a message has to find it: so its
-/// name stays, up to [`MOST_NAMES`]. Beyond, everything becomes suspect.
+/// Drops the names of departed entries, if there are many more names than entries. With a journal,
+/// a departed entry may be on the disk, where a message has to find the entry: names stay, up to
+/// 4,194,304. Beyond, everything becomes suspect.
 pub fn compact_names<M: Memory>(host: &M, names: &NameIndex, is_there: impl Fn(u64) -> bool) {
     let has_journal = host.tier().journal().is_some();
     if has_journal && names.len() < MOST_NAMES {

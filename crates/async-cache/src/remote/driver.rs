@@ -1,15 +1,15 @@
 //! The task that carries the bytes of a tier, and does its orders.
 //!
 //! Rules:
-//! 1. One task for a cache at a time: it has the number in `driver`. A task that finds another
-//!    number there ends, and does nothing more.
-//! 2. It runs on the runtime of the caller who started it. When that runtime drops it, the
-//!    connection is lost, and the next call starts another on its own runtime. If the runtime
-//!    stands still, a caller who waits takes over.
-//! 3. It holds the cache weakly. After the last handle, it waits for the acknowledgement of the
-//!    last writes, no longer than the timeout, and ends.
-//! 4. Orders are done one after the other, with nothing locked. The user's code that runs here are
-//!    destructors of entries that leave memory.
+//! 1. A cache has a single task at a time: the task with the number in `driver`. A task with
+//!    another number ends, and does nothing more.
+//! 2. The task runs on the runtime of the caller that started the task. If the runtime is shut
+//!    down, the connection is lost, and the next call starts a task on its own runtime. If the
+//!    runtime stands still, a waiting caller takes over.
+//! 3. The task holds the cache weakly. After the last handle is dropped, the task waits for the
+//!    acknowledgement of the last writes, no longer than the timeout, and ends.
+//! 4. Orders are done in sequence, with nothing locked. The only user code here is the destructors
+//!    of entries that leave memory.
 
 use std::io;
 use std::pin::Pin;

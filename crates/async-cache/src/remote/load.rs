@@ -1,8 +1,8 @@
-//! The part of a load that asks the tier beyond one host.
+//! The questions of loads to the tier beyond one host.
 //!
-//! A load asks when it is polled first: then its flight is known to the shard, so that a change of
-//! its key can fence it. What it asked is ended in the step that stores its value, or at the latest
-//! when the last owner of the [`RemoteLoad`] drops it: the load and its flight.
+//! A load asks at its first poll: the shard knows the flight by then, so a change of the key can
+//! fence the flight. A question ends in the step that stores the value, or at the latest when the
+//! load and the flight drop the [`RemoteLoad`].
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
