@@ -15,7 +15,7 @@
 //!    of the whole cache (except one entry of each thread that inserts at the same moment), and a
 //!    shard may hold more than its part. Once the set is closed, every shard keeps to its own part;
 //! 5. a suspect entry is no answer to a read, and stays the entry of its key for everything else:
-//!    for writes, debts, the file, eviction and expiry ([`crate::era`]).
+//!    for writes, debts, the file, eviction and expiry (`era`).
 //!
 //! A front calls a shard in two steps with nothing between them: find a key, then act on the result
 //! ([`crate::address`]). The front drops the keys and values in [`Removed`] where no lock and no

@@ -12,7 +12,7 @@
 //!    are returned in [`Removed`], to be dropped where nothing is borrowed;
 //! 4. an entry is reclaimed by bounded work in later writes; a read never serves it after its
 //!    deadline, reclaimed or not;
-//! 5. a suspect entry is not served until it is written anew. See [`crate::era`].
+//! 5. a suspect entry is not served until it is written anew. See `era`.
 //!
 //! A hash must be well mixed in all its bits. The upper half belongs to the front, to choose a
 //! shard; the store uses the lower half.

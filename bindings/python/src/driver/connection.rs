@@ -29,7 +29,7 @@ pub(crate) struct Connection {
 visits!(struct Connection { cache });
 
 /// The cache behind a weak reference.
-fn alive<'py>(cache: &Py<PyAny>, py: Python<'py>) -> PyResult<Option<Bound<'py, Cache>>> {
+pub(super) fn alive<'py>(cache: &Py<PyAny>, py: Python<'py>) -> PyResult<Option<Bound<'py, Cache>>> {
     let cache = cache.bind(py).invoke0()?;
     if cache.is_none() {
         return Ok(None);

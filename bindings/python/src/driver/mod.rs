@@ -4,7 +4,8 @@
 //! # Layout
 //!
 //! - `connection`: the protocol of asyncio, and the calls that the event loop makes;
-//! - `orders`: the orders of the machine.
+//! - `orders`: the orders of the machine;
+//! - `watch`: a look at a driver on another event loop, by a load that waits.
 //!
 //! Rules:
 //! 1. the event loop that needs the connection first owns it. If that loop has ended or stands
@@ -21,6 +22,7 @@
 
 mod connection;
 mod orders;
+mod watch;
 
 use std::time::Duration;
 
@@ -42,6 +44,7 @@ use crate::room::running_loop;
 use self::connection::{DriverCall, What};
 
 pub(crate) use self::connection::Connection;
+pub(crate) use self::watch::watch;
 
 impl Cache {
     /// Before a write: if no owner runs, the running loop, if any, takes over. So a connection that
@@ -117,6 +120,7 @@ impl Cache {
     }
 
     fn drive_on(&self, py: Python<'_>, tier: &RemoteTier, owner: &Bound<'_, PyAny>) -> PyResult<()> {
+        Self::has_driven(py, tier);
         let remote = tier.remote(py);
         let mut interrupted = Ok(());
         loop {

@@ -22,6 +22,7 @@ use pyo3::types::{PyDict, PyTuple};
 
 use super::{Asks, LoadDriver, LoadState, spawn_in};
 use crate::cache::Beyond;
+use crate::driver::watch;
 use crate::item::{Beforehand, LoadFlight};
 use crate::key::StoredKey;
 use crate::library;
@@ -182,6 +183,8 @@ impl LoadDriver {
         drop(state);
         drop(before);
         asks.iterator = Some(Ref::new(iterator.clone()));
+        let wait = asks.wait;
+        watch(py, tier, &self.event_loop.bind(py).clone(), (wait, self.items.len()))?;
         Ok(Ok(iterator))
     }
 

@@ -102,6 +102,8 @@ pub(crate) struct RemoteState {
     pub(crate) is_called: bool,
     /// Whether the driver is at work.
     pub(crate) is_driving: bool,
+    /// Counts the looks of the driver.
+    pub(crate) drives: u64,
     /// The loads that wait for answers, by number.
     pub(crate) waits: BTreeMap<u64, Wait>,
     pub(crate) last_wait: u64,
@@ -115,6 +117,8 @@ pub(crate) struct Wait {
     pub(crate) answers: Vec<(AskId, Answer)>,
     /// Finished by the next answer, with its event loop.
     pub(crate) future: Option<(Ref, Ref)>,
+    /// The looks of the driver when it was asked to look: see `driver::watch`.
+    pub(crate) asked_at: Option<u64>,
 }
 
 visits!(struct Wait { future });
@@ -176,6 +180,7 @@ impl RemoteState {
             is_paused: false,
             is_called: false,
             is_driving: false,
+            drives: 0,
             waits: BTreeMap::new(),
             last_wait: 0,
             objects: Objects::default(),

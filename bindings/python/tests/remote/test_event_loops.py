@@ -214,3 +214,57 @@ def test_a_forked_child_connects_itself_and_leaves_the_connection_of_its_parent_
     if kind not in ("asyncio", "uvloop"):
         pytest.skip(kind)
     assert output_of(FORK, server.port, kind, PYTHONWARNINGS="ignore") == "sound True\n"
+
+
+@pytest.mark.parametrize("stops", ["returns", "blocks"])
+def test_a_caller_on_another_loop_is_answered_when_the_owners_loop_stands_still(
+    run: Run, backend: RedisBackend, stops: str
+) -> None:
+    """The caller waits for the load of another process, and the loop that owns the connection
+    returns from ``run_until_complete``, or is blocked.
+    """
+    cache, other = pair(backend)
+    is_owned, waits, loads = threading.Event(), threading.Event(), threading.Event()
+    is_answered = threading.Event()
+
+    async def slow() -> str:
+        loads.set()
+        await asyncio.sleep(1)
+        return "value"
+
+    async def own() -> None:
+        await connected(cache)
+        is_owned.set()
+        assert waits.wait(20)
+        await asyncio.sleep(0.1)  # the question is sent
+        if stops == "blocks":
+            is_answered.wait(10)
+
+    def owner() -> None:
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(own())
+        is_answered.wait(20)  # neither closed nor driven
+        loop.run_until_complete(asyncio.sleep(0.05))
+        loop.close()
+
+    def holder() -> None:
+        asyncio.run(other.get("k", slow))
+
+    async def wait() -> Any:
+        assert loads.wait(20)
+        call = asyncio.ensure_future(cache.get("k", slow))
+        await asyncio.sleep(0.1)
+        waits.set()
+        return await asyncio.wait_for(call, 6)
+
+    threads = [threading.Thread(target=owner)]
+    threads[0].start()
+    assert is_owned.wait(20)
+    threads.append(threading.Thread(target=holder))
+    threads[1].start()
+    try:
+        assert run(wait()) == "value"
+    finally:
+        is_answered.set()
+        for thread in threads:
+            thread.join(20)
