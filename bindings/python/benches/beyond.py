@@ -232,7 +232,7 @@ class Cashews(Contender):
         await self.cache.close()
 
 
-PEERS = [
+PEERS: list[tuple[type[Contender], str]] = [
     (Ours, "cache"),
     (Bare, "hiredis"),
     (RedisPy, "redis"),
@@ -276,12 +276,12 @@ async def in_one_call(contender: Contender, calls: int) -> float:
 
 async def measure(report: Report, server: Any, rounds: int, calls: int) -> None:
     """All tables of a server."""
-    contenders = []
-    for contender, name in PEERS:
+    contenders: list[Contender] = []
+    for peer, name in PEERS:
         if module(name) is None:
-            report.line(f"({contender.title} is not installed)\n")
+            report.line(f"({peer.title} is not installed)\n")
             continue
-        contenders.append(contender())
+        contenders.append(peer())
         await contenders[-1].start(server.port)
     tables: list[tuple[str, Callable[[Contender], Awaitable[float]]]] = [
         ("A get, one after the other: microseconds", lambda it: one_by_one(it, calls)),
@@ -320,8 +320,8 @@ async def measure(report: Report, server: Any, rounds: int, calls: int) -> None:
 
 async def hits(report: Report, server: Any, rounds: int, calls: int) -> None:
     """A hit in memory with and without the tier."""
-    alone: AsyncCache[str, str] = AsyncCache(maxsize=None)
-    shared: AsyncCache[str, str] = AsyncCache(
+    alone: AsyncCache = AsyncCache(maxsize=None)
+    shared: AsyncCache = AsyncCache(
         maxsize=None, remote_cache=RedisBackend("127.0.0.1", server.port, namespace="hits")
     )
     caches = {"without a tier": alone, "with the tier": shared}
@@ -350,7 +350,7 @@ async def frozen(report: Report, server: Any) -> None:
     """Calls while the server is stopped by a signal."""
     logging.getLogger("async_cache.remote").setLevel(logging.CRITICAL)
     backend = RedisBackend("127.0.0.1", server.port, namespace="frozen")
-    cache: AsyncCache[str, str] = AsyncCache(maxsize=None, remote_cache=backend)
+    cache: AsyncCache = AsyncCache(maxsize=None, remote_cache=backend)
     await cache.get("nothing")
 
     async def load() -> str:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ def environment(program: Program, folder: Path) -> dict[str, str]:
     (folder / "redis-server").symlink_to(program.path)
     path = os.pathsep.join([str(folder), os.environ["PATH"]])
     return {**os.environ, "PATH": path, "TMPDIR": str(folder)}
+
+
+def shows(client: httpx.Client, product: dict[str, object]) -> bool:
+    """Whether a service shows a product as it was written."""
+    return bool(client.get("/products/7").json() == product)
 
 
 def rows(part: str) -> list[tuple[int, ...]]:
@@ -190,9 +196,8 @@ def test_services_in_both_languages_read_each_others_loads_and_see_each_others_w
             assert reader.get("/products/7").json() != new
             assert writer.put("/products/7", json=new).json() == new
             assert writer.get("/products/7").json() == new
-            eventually(
-                "the write is seen", lambda reader=reader, new=new: reader.get("/products/7").json() == new
-            )
+            seen = partial(shows, reader, new)
+            eventually("the write is seen", seen)
         assert queries(one) + queries(other) == 3
 
         # Errors are not shared, and there is no entry for them.
