@@ -6,6 +6,7 @@ import functools
 import itertools
 import os
 import shutil
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -89,14 +90,19 @@ def _reads_wait(folder: Path) -> bool:
     """
     if not hasattr(os, "posix_fadvise") or not hasattr(os, "RWF_NOWAIT"):
         return False
-    file = folder / "whether reads wait"
-    file.write_bytes(b"some content")
-    _drop(file)
-    with file.open("rb") as opened_file:
-        try:
-            os.preadv(opened_file.fileno(), [bytearray(1)], 0, os.RWF_NOWAIT)
-        except OSError as error:
-            return isinstance(error, BlockingIOError)
+    # The system may keep a file for a moment, if it is busy.
+    for attempt in range(10):
+        file = folder / f"whether reads wait {attempt}"
+        file.write_bytes(b"some content")
+        _drop(file)
+        with file.open("rb") as opened_file:
+            try:
+                os.preadv(opened_file.fileno(), [bytearray(1)], 0, os.RWF_NOWAIT)
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
+        time.sleep(0.02)
     return False
 
 

@@ -245,8 +245,8 @@ def test_dir_shows_what_is_public() -> None:
     public = [name for name in dir(AsyncCache()) if not name.startswith("_")]
     assert sorted(public) == [
         *("backup", "batch_window_ms", "cache", "clear", "default_ttl", "delete", "flush", "get"),
-        *("get_metrics", "hits", "load_from_backup", "max_batch_size", "maxsize", "misses", "save_to_backup"),
-        *("save_to_backup_async", "set", "stats", "warmup"),
+        *("get_many", "get_metrics", "hits", "load_from_backup", "max_batch_size", "maxsize", "misses"),
+        *("remote_cache", "save_to_backup", "save_to_backup_async", "set", "stats", "warmup"),
     ]
 
 
