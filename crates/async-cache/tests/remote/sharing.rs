@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use crate::support::{Origin, cache, connected, each, over, redis, shows, soon};
+use crate::support::{Origin, cache, connected, each, keeps, over, redis, shows, soon};
 
 const NOW: Duration = Duration::ZERO;
 
@@ -16,7 +16,7 @@ fn a_value_that_one_loads_is_there_for_all() {
         assert_eq!(origin.get(&two, "key", NOW).await, "0");
         for cache in [one, two] {
             shows(&cache, "key", Some("0")).await;
-            soon("in memory", || cache.get("key").as_deref() == Some("0")).await;
+            keeps(&cache, "key", "0").await;
         }
         assert_eq!(origin.loads(), 1);
     });
@@ -102,7 +102,7 @@ fn many_keys_are_fetched_at_once() {
         for (number, value) in values.into_iter().enumerate() {
             assert_eq!(value, (number < 100).then(|| format!("value {number}")));
         }
-        soon("in memory", || two.get("7").as_deref() == Some("value 7")).await;
+        keeps(&two, "7", "value 7").await;
     });
 }
 

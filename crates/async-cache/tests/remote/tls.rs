@@ -39,7 +39,7 @@ mod with_servers {
     use tracing::{Event, Metadata, Subscriber};
 
     use crate::programs::{each_program, until};
-    use crate::support::{Origin, connected, over, shows, soon};
+    use crate::support::{Origin, connected, keeps, over, shows, soon};
 
     fn at(host: &str, server: &Server) -> RedisBuilder {
         Redis::builder(&format!("rediss://{host}:{}", server.port())).tls_ca(Server::authority())
@@ -67,7 +67,7 @@ mod with_servers {
                 one.set(key.clone(), value.clone());
                 shows(&two, &key, Some(&value)).await;
             }
-            soon("in memory", || two.get("1").as_deref() == Some("x")).await;
+            keeps(&two, "1", "x").await;
             one.delete("1");
             soon("the value leaves", || two.get("1").is_none()).await;
         });
