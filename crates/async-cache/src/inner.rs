@@ -42,48 +42,6 @@ use crate::room::Room;
 use crate::sync::{RwLock, parallelism};
 use crate::tally::Tally;
 
-/// A write on its way to the tier beyond one host.
-struct BeyondHost<'c, K, V> {
-    inner: &'c Inner<K, V>,
-    ttl: Option<Duration>,
-    write: Option<crate::remote::Prepared>,
-}
-
-impl<'c, K, V> BeyondHost<'c, K, V> {
-    /// Encodes the write, with nothing locked, and cuts the deadline to what the tier allows.
-    #[inline]
-    fn of(
-        inner: &'c Inner<K, V>,
-        key: &K,
-        value: &V,
-        ttl: Option<Duration>,
-        deadline: &mut Deadline,
-    ) -> Self {
-        let mut write = None;
-        if let Some(remote) = &inner.remote {
-            write = remote.prepare(key, value);
-            if write.is_some() {
-                *deadline = remote.deadline_of_put(*deadline, inner.clock.now());
-            }
-        }
-        Self { inner, ttl, write }
-    }
-
-    /// Puts the write, under the lock of the shard; returns the deadline for memory: past, if the
-    /// tier allows less than before.
-    #[inline]
-    fn put(&mut self, hash: u64, deadline: Deadline) -> Deadline {
-        match (self.write.take(), &self.inner.remote) {
-            (Some(write), Some(remote)) => {
-                let now = self.inner.now();
-                let is_kept = remote.put(write, hash, deadline, self.ttl, now);
-                if is_kept { deadline } else { Deadline::after(now.time, Duration::ZERO) }
-            }
-            _ => deadline,
-        }
-    }
-}
-
 /// With fewer entries, a further shard is not worth its imbalance.
 const ENTRIES_PER_SHARD: usize = 512;
 
@@ -108,7 +66,7 @@ pub(crate) struct Inner<K, V> {
     /// Whether a warning about dropped entries of others was logged.
     pub(crate) has_warned_of_room: AtomicBool,
     /// Hits under a shared lock; hits with an exclusive shard are counted there.
-    hits: Tally,
+    pub(crate) hits: Tally,
 }
 
 impl<K, V> fmt::Debug for Inner<K, V> {
@@ -195,7 +153,7 @@ impl<K, V> Inner<K, V> {
     }
 
     #[inline]
-    fn number(&self, hash: u64) -> usize {
+    pub(crate) fn number(&self, hash: u64) -> usize {
         (((hash >> 32) * self.shards.len() as u64) >> 32) as usize
     }
 
@@ -412,201 +370,14 @@ impl<K: Hash + Eq, V: Clone> Inner<K, V> {
         self.remote.as_ref().map_or(Suspects::Withheld, RemoteTier::suspects)
     }
 
-    /// Stores a value for this time to live. While no snapshot is open, the shard is locked once,
-    /// since there is nothing to ask before the write. While no entry has a deadline, no clock is
-    /// read.
-    pub(crate) fn set(&self, key: K, value: V, ttl: Option<Duration>) {
-        let hash = self.hash(&key);
-        let (time, mut deadline) = match ttl {
-            None => (None, Deadline::NEVER),
-            Some(ttl) => {
-                let now = self.clock.now();
-                (Some(now), Deadline::after(now, ttl))
-            }
-        };
-        let mut beyond = BeyondHost::of(self, &key, &value, ttl, &mut deadline);
-        if let Some(journal) = self.tier.journal() {
-            return self.set_in_journal(journal, hash, key, value, deadline, beyond);
-        }
-        let mut tiered = self.shard(hash).write();
-        let at = tiered.shard.address(hash, Probed::default(), |known| *known == key);
-        let Ok(at) = at else {
-            drop(tiered);
-            return self.set_over(hash, key, value, deadline, beyond);
-        };
-        let time = match time {
-            Some(time) => time,
-            None if tiered.shard.watches_time() => self.clock.now(),
-            None => Time::default(),
-        };
-        let deadline = beyond.put(hash, deadline);
-        let removed = tiered.shard.set(at, key, value, deadline, self.at(time));
-        drop(tiered);
-        drop(removed);
-        self.tell_remote();
+    /// The cache without its file, for operations that copy no key.
+    pub(crate) fn memory(&self) -> CacheHost<'_, K, V, ()> {
+        CacheHost { inner: self, clone_key: |_| unreachable!("no key is copied"), file: () }
     }
 
-    /// [`Inner::set`] of a cache with a journal.
-    fn set_in_journal(
-        &self,
-        journal: &Journal,
-        hash: u64,
-        key: K,
-        value: V,
-        deadline: Deadline,
-        mut beyond: BeyondHost<'_, K, V>,
-    ) {
-        let Some(host) = self.file_host() else { return };
-        // Encoding has no error that ends an operation in this front.
-        let Ok(write) = journal.encode(&host, &key, &value, deadline) else { return };
-        let now = self.now();
-        let mut tiered = self.shard(hash).write();
-        let probed = tiered.shard.epoch().answered(None);
-        let Ok(at) = tiered.shard.address(hash, probed, |known| *known == key) else { return };
-        let kept = beyond.put(hash, deadline);
-        if kept != deadline {
-            // The record has the longer life.
-            drop(tiered);
-            let deleted = cold::delete(&host, &AskedKey { hash, key: &key });
-            deleted.unwrap_or_else(|error| tracing::warn!("a key could not be deleted: {error}"));
-            return self.tell_remote();
-        }
-        let meta = journal.append(&write, tiered.shard.stamp_at(&at), deadline);
-        let removed = tiered.shard.set_stamped(at, key, value, meta, now);
-        drop(tiered);
-        journal.after_write(&host, &removed);
-        self.tell_remote();
-    }
-
-    /// [`Inner::set`] while a snapshot is open.
-    #[cold]
-    fn set_over(&self, hash: u64, key: K, value: V, deadline: Deadline, mut beyond: BeyondHost<'_, K, V>) {
-        let now = self.now();
-        loop {
-            let probed = self.probe(hash, &key); // Invariant 2.
-            let removed = {
-                let mut tiered = self.shard(hash).write();
-                let Ok(at) = tiered.shard.address(hash, probed, |known| *known == key) else { continue };
-                let deadline = beyond.put(hash, deadline);
-                tiered.shard.set(at, key, value, deadline, now)
-            };
-            drop(removed);
-            return self.tell_remote();
-        }
-    }
-
-    /// After a write, with nothing locked: the tier beyond one host has something to send.
-    #[inline]
-    fn tell_remote(&self) {
-        if let Some(remote) = &self.remote {
-            remote.look();
-        }
-    }
-
-    pub(crate) fn delete(&self, key: &K) {
-        if let Some(remote) = &self.remote {
-            remote.invalidate(key);
-            remote.look();
-        }
-        let hash = self.hash(key);
-        if let Some(host) = self.file_host() {
-            // Only the codec of this front could fail, and its errors are faults of a single entry.
-            let deleted = cold::delete(&host, &AskedKey { hash, key });
-            deleted.unwrap_or_else(|error| tracing::warn!("a key could not be deleted: {error}"));
-            return;
-        }
-        let now = self.now();
-        let removed = {
-            let mut tiered = self.shard(hash).write();
-            let probed = tiered.shard.epoch().answered(None);
-            let at = tiered.shard.address(hash, probed, |known| known == key);
-            at.map(|at| tiered.shard.delete(at, now))
-        };
-        drop(removed);
-    }
-
-    /// Serves a suspect entry, from memory or from the file, if suspect entries are served now.
-    #[cfg(feature = "redis")]
-    pub(crate) fn suspect(&self, hash: u64, key: &K) -> Option<V> {
-        if self.suspects() == Suspects::Withheld {
-            return None;
-        }
-        let under = {
-            let tiered = self.shard(hash).read();
-            let slot = tiered.shard.find(hash, |known| known == key);
-            let has_passed = |deadline| self.clock.has_passed(deadline);
-            if let Some(value) = slot.and_then(|slot| tiered.shard.live_or_suspect(slot, has_passed)) {
-                return Some(value.clone());
-            }
-            tiered.under()
-        };
-        self.cold(hash, key, under).ok()
-    }
-
-    pub(crate) fn clear(&self) {
-        self.clear_remote();
-        self.empty(CounterFate::Reset);
-        self.hits.reset();
-    }
-
-    /// Removes everything; the counters stay.
-    pub(crate) fn remove_all(&self) {
-        self.clear_remote();
-        self.empty(CounterFate::Kept);
-    }
-
-    fn clear_remote(&self) {
-        if let Some(remote) = &self.remote {
-            remote.clear();
-            remote.look();
-        }
-    }
-
-    fn empty(&self, counters: CounterFate) {
-        // No key is copied.
-        let memory =
-            CacheHost { inner: self, clone_key: |_| unreachable!("clearing copies no key"), file: () };
-        drop(writes::clear(&memory, counters));
-    }
-}
-
-#[cfg(feature = "redis")]
-impl<K, V> crate::remote::Cached for Inner<K, V>
-where
-    K: Hash + Eq + Send + Sync,
-    V: Clone + Send + Sync,
-{
-    fn forget_hash(&self, hash: u64, fences: bool) {
-        use async_cache_core::shard::FlightFate;
-        let fate = if fences { FlightFate::Fenced } else { FlightFate::Kept };
-        if let Some(host) = self.file_host() {
-            let forgotten = async_cache_tier::suspects::forget_hash(&host, self.number(hash), hash, fate);
-            forgotten.unwrap_or_else(|error| tracing::warn!("a key could not be removed: {error}"));
-            return;
-        }
-        let now = self.now();
-        let removed = self.shard(hash).write().shard.forget_hash(hash, fate, now);
-        drop(removed);
-    }
-
-    fn suspect_all(&self, fences: bool) {
-        let memory = CacheHost { inner: self, clone_key: |_| unreachable!("no key is copied"), file: () };
-        async_cache_tier::suspects::suspect_all(&memory);
-        if fences {
-            for shard in &self.shards {
-                shard.write().shard.fence_all();
-            }
-        }
-    }
-
-    fn forget_all(&self) {
-        self.empty(CounterFate::Kept);
-    }
-
-    fn compact(&self, names: &async_cache_tier::names::NameIndex) {
-        let memory = CacheHost { inner: self, clone_key: |_| unreachable!("no key is copied"), file: () };
-        let is_there = |hash| self.shard(hash).read().shard.has_hash(hash);
-        async_cache_tier::suspects::compact_names(&memory, names, is_there);
+    /// Removes everything in this process.
+    pub(crate) fn empty(&self, counters: CounterFate) {
+        drop(writes::clear(&self.memory(), counters));
     }
 }
 

@@ -32,8 +32,8 @@
 //!
 //! - `cache`: [`AsyncCache`]; `builder`: how a cache is made; `inner`: its shards; `tally`:
 //!   counting hits
-//! - `load`: calls that may load; `room`: the callers that wait for a load; `nesting`: loads that
-//!   wait for loads
+//! - `writing`: writes of keys; `load`: calls that may load; `landing`: the ends of loads with a
+//!   value; `room`: the callers that wait for a load; `nesting`: loads that wait for loads
 //! - `macros`: [`async_lru`](macro@async_lru), [`async_ttl`](macro@async_ttl) and
 //!   [`invalidates`](macro@invalidates), for functions; `function`: the code behind their
 //!   expansions; `lookup`: [`Lookup`], borrowed forms of a key
@@ -44,7 +44,7 @@
 //!   `async-cache-tier` sees it; `save`: saving; `restore`: loading the backup; `autosave`: saving
 //!   unasked; `keeper`: the upkeep of a journal
 //! - `remote`: the tier beyond one host (feature `redis`; else `remote_off`, which is empty);
-//!   `asking`: loads that ask it first
+//!   `asking`: loads that ask it first; `orders`: its orders to memory
 //! - `error`: [`LoadError`], [`BackupError`], [`BuildError`]
 //! - `clock`: [`Clock`], the source of the time; `sync`: locks, flags and tasks, those of the model
 //!   checker under `--cfg shuttle`
@@ -69,11 +69,14 @@ mod function;
 mod host;
 mod inner;
 mod keeper;
+mod landing;
 mod load;
 mod lookup;
 #[cfg(feature = "macros")]
 mod macros;
 mod nesting;
+#[cfg(feature = "redis")]
+mod orders;
 #[cfg(feature = "redis")]
 pub mod remote;
 #[cfg(not(feature = "redis"))]
@@ -86,6 +89,7 @@ mod save;
 mod sync;
 mod tally;
 mod warm;
+mod writing;
 
 pub use async_cache_core::order::Eviction;
 pub use async_cache_core::stats::Stats;

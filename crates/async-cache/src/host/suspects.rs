@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use async_cache_core::remote::port::Name;
 use async_cache_core::shard::FlightFate;
 use async_cache_disk::fake::FakeDisk;
 use async_cache_tier::cold::{self, ColdAnswer};
 use async_cache_tier::journal::{self, DiskWait, Served};
+use async_cache_tier::names::NameIndex;
 use async_cache_tier::suspects::{self, Suspects};
 use async_cache_tier::{Memory, Tiered};
 
@@ -133,7 +135,9 @@ fn a_message_about_a_key_that_is_on_the_disk_only_makes_its_record_suspect() {
     cache.set(1, 10);
     cache.set(2, 20); // Evicts key 1.
     changed(&cache, 1);
-    assert!(matches!(from_journal(&cache, 1, Suspects::Withheld), Served::Suspect));
+    for suspects in [Suspects::Withheld, Suspects::Served] {
+        assert!(matches!(from_journal(&cache, 1, suspects), Served::Suspect), "also during an outage");
+    }
     assert_eq!((cache.get(&1), cache.contains(&1)), (None, false));
     cache.set(1, 11); // Evicts key 2.
     cache.set(3, 30); // Evicts key 1.
@@ -208,4 +212,16 @@ fn a_record_from_before_is_suspect_also_after_a_collection_has_moved_it() {
     let answers = (0..20).map(|key| from_journal(&cache, key, Suspects::Withheld));
     assert_eq!(answers.filter(|answer| matches!(answer, Served::Suspect)).count(), 20);
     assert!(matches!(from_journal(&cache, 1, Suspects::Served), Served::Hit(10)));
+}
+
+/// A name that is dropped is a message that finds no entry.
+#[test]
+fn names_of_entries_that_have_left_memory_stay_beside_a_journal() {
+    for (journal, kept) in [(Some(large()), 5000), (None, 0)] {
+        let cache = cache(&FakeDisk::new(), 1, journal);
+        let names = NameIndex::new();
+        (0..5000_u64).for_each(|key| names.insert(&Name::new(key.to_le_bytes().to_vec()), key));
+        suspects::compact_names(&cache.inner.memory(), &names, |_| false);
+        assert_eq!(names.len(), kept);
+    }
 }

@@ -7,10 +7,11 @@ use std::time::Duration;
 use async_cache::{AsyncCache, Clock};
 use servers::Direction::{ToClient, ToServer};
 use tokio::sync::Semaphore;
+use tracing::Level;
 
 use crate::support::{
-    Cache, Origin, cache, connected, each, hears, keeps, over, proxy, redis, redis_at, shows, soon, through,
-    timed,
+    Cache, Origin, cache, connected, each, hears, keep_log, keeps, logged, over, proxy, redis, redis_at,
+    shows, soon, through, timed,
 };
 
 const NOW: Duration = Duration::ZERO;
@@ -210,5 +211,22 @@ fn a_lease_outlives_its_time_while_the_loader_runs() {
         end.add_permits(1);
         assert_eq!(loading.await.unwrap().unwrap(), "slow");
         assert_eq!((waits.await.unwrap().as_str(), origin.loads()), ("slow", 0));
+    });
+}
+
+/// The task of an idle connection runs once a second, and a waiting caller must not think that it
+/// stands still.
+#[test]
+fn a_caller_that_waits_for_another_process_leaves_its_connection_alone() {
+    keep_log();
+    each(async |server| {
+        let (one, two) = (cache(&server).await, connected(redis_at(server.port())).await);
+        let origin = Origin::default();
+        let loading = call(&one, &origin, "key", Duration::from_secs(3));
+        soon("it loads", || origin.loads() == 1).await;
+        assert_eq!(origin.get(&two, "key", Duration::ZERO).await, "0");
+        assert_eq!((loading.await.unwrap(), origin.loads()), ("0".to_owned(), 1));
+        let lines = logged(server.port(), Level::WARN);
+        assert!(lines.iter().all(|line| !line.contains("stands still")), "{lines:?}");
     });
 }

@@ -27,19 +27,15 @@ fn settings_for_encryption_that_cannot_be_used_are_refused_with_the_remedy() {
 
 #[cfg(feature = "redis-tls")]
 mod with_servers {
-    use std::fmt::{Debug, Write as _};
     use std::io::Write as _;
-    use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
     use async_cache::remote::{Redis, RedisBuilder};
     use servers::{Program, Server};
-    use tracing::field::{Field, Visit};
-    use tracing::span::{Attributes, Id, Record};
-    use tracing::{Event, Metadata, Subscriber};
+    use tracing::Level;
 
     use crate::programs::{each_program, until};
-    use crate::support::{Origin, connected, keeps, over, shows, soon};
+    use crate::support::{Origin, connected, keep_log, keeps, logged, over, shows, soon};
 
     fn at(host: &str, server: &Server) -> RedisBuilder {
         Redis::builder(&format!("rediss://{host}:{}", server.port())).tls_ca(Server::authority())
@@ -73,36 +69,9 @@ mod with_servers {
         });
     }
 
-    /// The lines that a thread logs.
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<String>>);
-
-    impl Subscriber for Log {
-        fn enabled(&self, _: &Metadata<'_>) -> bool {
-            true
-        }
-        fn new_span(&self, _: &Attributes<'_>) -> Id {
-            Id::from_u64(1)
-        }
-        fn record(&self, _: &Id, _: &Record<'_>) {}
-        fn record_follows_from(&self, _: &Id, _: &Id) {}
-        fn enter(&self, _: &Id) {}
-        fn exit(&self, _: &Id) {}
-        fn event(&self, event: &Event<'_>) {
-            struct Line<'a>(&'a mut String);
-            impl Visit for Line<'_> {
-                fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-                    if field.name() == "message" {
-                        writeln!(self.0, "{value:?}").unwrap();
-                    }
-                }
-            }
-            event.record(&mut Line(&mut self.0.lock().unwrap()));
-        }
-    }
-
     #[test]
     fn a_server_of_another_authority_or_without_tls_is_refused_and_the_log_says_why() {
+        keep_log();
         for program in servers::all() {
             let plain = program.start();
             let encrypted = started(program);
@@ -113,19 +82,16 @@ mod with_servers {
                 cases.push((encrypted, other, "UnknownIssuer"));
             }
             for (server, authority, words) in cases {
-                let log = Log::default();
-                let _guard = tracing::subscriber::set_default(log.clone());
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 runtime.block_on(async {
                     let cache = over(at("127.0.0.1", server).tls_ca(authority));
                     let origin = Origin::default();
                     assert_eq!(origin.get(&cache, "key", Duration::ZERO).await, "0");
                     until(Duration::from_secs(5), "the log says why", async || {
-                        log.0.lock().unwrap().contains(words)
+                        logged(server.port(), Level::WARN).iter().any(|line| line.contains(words))
                     })
                     .await;
                 });
-                assert!(log.0.lock().unwrap().contains("127.0.0.1"), "{:?}", log.0);
             }
         }
     }

@@ -64,6 +64,7 @@ impl Script {
 
     fn greets(&mut self, abilities: Abilities) {
         let greeting = Greeting { abilities, identity: self.identity };
+        self.machine.heard(self.now); // the bytes of the greeting
         self.machine.connected(greeting, self.owner, Generation(50), self.now);
         self.run();
     }

@@ -201,6 +201,7 @@ impl World {
         if std::mem::replace(&mut process.identity, identity) != identity {
             process.heard.clear(); // The server may have missed what was heard.
         }
+        process.machine.heard(now); // the bytes of the greeting
         process.machine.connected(greeting, Owner(random), Generation(1 << 48 | random), now);
         process.generation = process.machine.generation();
         self.follow(number);
