@@ -210,6 +210,11 @@ impl<E: Engine, W> Remote<E, W> {
         self.state.lock().machine.is_settled()
     }
 
+    /// Whether the engine is expected to acknowledge a write soon: of a name, or of everything.
+    pub fn expects_word_of(&self, name: Option<&Name>, now: Time) -> bool {
+        self.state.lock().machine.expects_word_of(name, now)
+    }
+
     /// Whether a connection is being made, or is there.
     pub fn is_connected_soon(&self) -> bool {
         self.state.lock().machine.is_connected_soon()

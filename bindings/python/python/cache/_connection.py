@@ -5,7 +5,8 @@ wants as coroutines. Rules:
 
 1. a connection is opened in an empty context, so that it keeps nothing of the call that needed it;
 2. when an event loop ends in order (`asyncio.run`), it closes its asynchronous generators. One of
-   them belongs to the connection, and closes it while the loop still runs;
+   them belongs to the connection, and closes it while the loop still runs, once all writes are
+   acknowledged, or after the timeout;
 3. in a forked child, a cache does not touch the connection of its parent: see `keep`.
 """
 
@@ -45,7 +46,7 @@ def open_connection(
     protocol: Any,
     backend: Any,
     failed: Callable[[str], None],
-    left: Callable[[], None] | None,
+    left: Any,
 ) -> asyncio.Task[None]:
     """Begins to open a connection. `failed` gets the reason of a failure; `left`, if given, is
     called when the loop ends in order.
@@ -56,13 +57,13 @@ def open_connection(
 
 
 def watch_loop(
-    loop: asyncio.AbstractEventLoop, protocol: Any, left: Callable[[], None]
+    loop: asyncio.AbstractEventLoop, protocol: Any, left: Any
 ) -> asyncio.Task[None]:
     """Lets `left` be called when the loop ends in order, for a connection without a socket."""
     return contextvars.Context().run(asyncio.Task, _watch_end(protocol, left), loop=loop)
 
 
-async def _watch_end(protocol: Any, left: Callable[[], None]) -> None:
+async def _watch_end(protocol: Any, left: Any) -> None:
     end = _until_the_loop_ends(left)
     await end.__anext__()
     protocol.end_of_loop(end)
@@ -73,7 +74,7 @@ async def _open(
     protocol: Any,
     backend: Any,
     failed: Callable[[str], None],
-    left: Callable[[], None] | None,
+    left: Any,
 ) -> None:
     if left is not None:
         await _watch_end(protocol, left)
@@ -90,15 +91,48 @@ async def _open(
         failed(str(error) or type(error).__qualname__)
 
 
-async def _until_the_loop_ends(left: Callable[[], None]) -> AsyncGenerator[None]:
+async def _until_the_loop_ends(left: Any) -> AsyncGenerator[None]:
     # Rule 2.
     try:
         yield
     finally:
+        await _written(left)
         left()
         # The transport tells its protocol in the next turn, and closes its socket.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
+
+
+async def _written(left: Any) -> None:
+    future = asyncio.get_running_loop().create_future()
+    patience = left.await_writes(future)
+    if patience is not None:
+        await _end_in_time(future, patience)
+
+
+async def acknowledged(cache: Any, name: bytes | None, patience: float) -> None:
+    """Waits until the server has acknowledged a write, of the key with this name or of everything,
+    for `patience` seconds at most, and not if no word is expected soon.
+    """
+    loop = asyncio._get_running_loop()
+    if loop is None:
+        return
+    future = loop.create_future()
+    if cache._await_write(name, future):
+        await _end_in_time(future, patience)
+
+
+async def _end_in_time(future: asyncio.Future[None], patience: float) -> None:
+    timer = future.get_loop().call_later(patience, _end, future)
+    try:
+        await future
+    finally:
+        timer.cancel()
+
+
+def _end(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def say(level: int, message: str) -> None:

@@ -5,6 +5,7 @@
 //!
 //! - `connection`: the protocol of asyncio, and the calls that the event loop makes;
 //! - `orders`: the orders of the machine;
+//! - `written`: callers that wait until a write is acknowledged;
 //! - `watch`: a look at a driver on another event loop, by a load that waits.
 //!
 //! Rules:
@@ -23,6 +24,7 @@
 mod connection;
 mod orders;
 mod watch;
+mod written;
 
 use std::time::Duration;
 
@@ -45,6 +47,7 @@ use self::connection::{DriverCall, What};
 
 pub(crate) use self::connection::Connection;
 pub(crate) use self::watch::watch;
+pub(crate) use self::written::WriteWait;
 
 impl Cache {
     /// Before a write: if no owner runs, the running loop, if any, takes over. So a connection that
@@ -135,6 +138,8 @@ impl Cache {
             }
             let flushed = flush(py, tier, owner);
             interrupted = interrupted.and(only_interrupts(py, flushed));
+            let ended = written::end_write_waits(py, tier, owner);
+            interrupted = interrupted.and(only_interrupts(py, ended));
             if is_idle {
                 break;
             }

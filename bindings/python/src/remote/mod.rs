@@ -37,6 +37,7 @@ pub(crate) use options::{RedisOptions, TierSettings};
 pub(crate) use own::{Job, OwnEngine, reply_to_get, text_of};
 pub(crate) use question::Question;
 
+use crate::driver::WriteWait;
 use crate::raw::calls::Invoke;
 use crate::raw::visit::{Visit, VisitStopped, Visitor, visits};
 use crate::raw::{GilCell, Ref};
@@ -107,6 +108,8 @@ pub(crate) struct RemoteState {
     /// The loads that wait for answers, by number.
     pub(crate) waits: BTreeMap<u64, Wait>,
     pub(crate) last_wait: u64,
+    /// The callers that wait until a write is acknowledged.
+    pub(crate) writes: Vec<WriteWait>,
     /// The objects on their way to and from a user's own backend.
     pub(crate) objects: Objects,
 }
@@ -122,7 +125,7 @@ pub(crate) struct Wait {
 }
 
 visits!(struct Wait { future });
-visits!(struct RemoteState { owner, attempt, transport, end_of_loop, waits, objects });
+visits!(struct RemoteState { owner, attempt, transport, end_of_loop, waits, writes, objects });
 
 impl Visit for RemoteTier {
     fn visit(&self, visitor: Visitor<'_>) -> Result<(), VisitStopped> {
@@ -183,6 +186,7 @@ impl RemoteState {
             drives: 0,
             waits: BTreeMap::new(),
             last_wait: 0,
+            writes: Vec::new(),
             objects: Objects::default(),
         }
     }
@@ -213,7 +217,7 @@ impl Drop for RemoteTier {
             let mut state = self.state.borrow(py);
             let (owner, transport) = (state.owner.take(), state.transport.take());
             let (attempt, end_of_loop) = (state.attempt.take(), state.end_of_loop.take());
-            let waits = std::mem::take(&mut state.waits);
+            let waits = (std::mem::take(&mut state.waits), std::mem::take(&mut state.writes));
             drop(state);
             if let Some(owner) = owner {
                 call_on(owner.bind(py), transport.as_ref(), "abort");

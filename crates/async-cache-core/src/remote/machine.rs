@@ -341,6 +341,16 @@ impl Machine {
         self.pending.is_empty() && self.clearing == Clearing::No
     }
 
+    /// Whether the engine is expected to acknowledge a write soon: of a name, or of everything.
+    pub fn expects_word_of(&self, name: Option<&Name>, now: Time) -> bool {
+        let is_pending = match name {
+            Some(name) => self.pending.contains_key(name),
+            None => !self.pending.is_empty(),
+        };
+        let is_open = is_pending || self.clearing != Clearing::No;
+        is_open && (self.is_up() || self.parks(now))
+    }
+
     /// Whether a connection is being made, or is there.
     pub fn is_connected_soon(&self) -> bool {
         matches!(self.link, Link::Connecting(_) | Link::Greeting { .. } | Link::Up(_))
