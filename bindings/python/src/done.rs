@@ -86,9 +86,13 @@ impl Done {
         slf
     }
 
-    #[allow(clippy::unused_self)] // Python calls these methods on an object
-    fn __next__(&self) -> Option<()> {
-        None
+    /// As `send(None)`: tasks run a coroutine by this method.
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        match self.send(py.None().bind(py)) {
+            Ok(awaited) => Ok(Some(awaited)),
+            Err(error) if error.is_instance_of::<PyStopIteration>(py) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     #[pyo3(signature = (value, /))]

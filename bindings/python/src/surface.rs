@@ -474,7 +474,6 @@ impl Cache {
         }
     }
 
-    /// Removes everything, here and beyond.
     /// The result of a write of a key.
     pub(crate) fn awaitable<'py>(slf: &Bound<'py, Self>, query: &impl Query) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
@@ -487,6 +486,7 @@ impl Cache {
         }
     }
 
+    /// Removes everything, here and beyond.
     fn empty(&self, py: Python<'_>, counters: CounterFate) -> PyResult<()> {
         self.prepare_write(py)?;
         if let Some(tier) = self.remote.get() {

@@ -47,7 +47,6 @@ use self::connection::{DriverCall, What};
 
 pub(crate) use self::connection::Connection;
 pub(crate) use self::watch::watch;
-pub(crate) use self::written::WriteWait;
 
 impl Cache {
     /// Before a write: if no owner runs, the running loop, if any, takes over. So a connection that

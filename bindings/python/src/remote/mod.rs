@@ -25,6 +25,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use async_cache_core::remote::port::Name;
 use async_cache_core::remote::{Answer, AskId, Landing};
 use async_cache_core::time::{Deadline, Time};
 use async_cache_tier::clock;
@@ -37,7 +38,6 @@ pub(crate) use options::{RedisOptions, TierSettings};
 pub(crate) use own::{Job, OwnEngine, reply_to_get, text_of};
 pub(crate) use question::Question;
 
-use crate::driver::WriteWait;
 use crate::raw::calls::Invoke;
 use crate::raw::visit::{Visit, VisitStopped, Visitor, visits};
 use crate::raw::{GilCell, Ref};
@@ -124,7 +124,16 @@ pub(crate) struct Wait {
     pub(crate) asked_at: Option<u64>,
 }
 
+/// A caller that waits until a write is acknowledged: see `driver::written`.
+pub(crate) struct WriteWait {
+    /// `None`: everything.
+    pub(crate) name: Option<Name>,
+    pub(crate) future: Ref,
+    pub(crate) event_loop: Ref,
+}
+
 visits!(struct Wait { future });
+visits!(struct WriteWait { future, event_loop });
 visits!(struct RemoteState { owner, attempt, transport, end_of_loop, waits, writes, objects });
 
 impl Visit for RemoteTier {

@@ -42,8 +42,8 @@
 //! 11. Nobody waits longer than the timeout for an engine that says nothing, and once it was silent
 //!     for that long, nobody waits at all until it speaks. A connection that stays silent is lost.
 //!     It is asked for a sign of life at intervals, also while it is busy.
-//! 12. The values on their way to the engine are bounded: while too many bytes are unanswered, a stub
-//!     takes the place of a value, for a short time.
+//! 12. The values on their way to the engine are bounded: while too many bytes are unanswered, a
+//!     stub takes the place of a value, for a short time.
 //!
 //! `writes` has the writes of this process, `engine` the connection and the events, `replies` and
 //! `written` the replies, `times` the passing of time, `parts` the shared steps.

@@ -4,10 +4,9 @@
 //! 1. A condition is `SET IFEQ` where the server has it, else a script.
 //! 2. A script is always sent whole (`EVAL`): a server that lost it would refuse its digest
 //!    (`EVALSHA`), and a second attempt would be carried out after later commands.
-//! 3. A server that is asked for a sign of life is asked for its role too, and for the generation:
-//!    nothing else tells that the server was demoted, or that it lost the slot of the cache, while
-//!    the cache answers from memory alone. A key that is read is a young one to a server that
-//!    evicts the oldest.
+//! 3. A sign of life has the role and the generation as well: while the cache answers from memory
+//!    alone, nothing else tells that the server was demoted, or that the slot of the cache has
+//!    moved. And a server that evicts the oldest key keeps a key that was read.
 //! 4. A value that is read is followed by its life in the same packet. If the value is replaced
 //!    between the two, the life is that of the new value, and news of the change follow.
 

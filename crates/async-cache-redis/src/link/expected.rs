@@ -78,8 +78,7 @@ pub(super) enum Answer {
     More,
     /// The answer.
     Reply(Reply),
-    /// Further replies belong to the command; this generation stands under its key. `None`: none
-    /// does.
+    /// Further replies belong to the command; the generation under its key, if any.
     Names(Option<Generation>),
     /// The command has no answer.
     Silent,
