@@ -239,7 +239,15 @@ impl<E: Engine, W> Remote<E, W> {
 
     /// A connection is open.
     pub fn opened(&self, engine: E) {
-        self.state.lock().engine = Some(engine);
+        self.opened_if(engine, || true);
+    }
+
+    /// A connection is open, and is taken if it is wanted still. No other driver begins in between.
+    pub fn opened_if(&self, engine: E, is_wanted: impl FnOnce() -> bool) {
+        let mut state = self.state.lock();
+        if is_wanted() {
+            state.engine = Some(engine);
+        }
     }
 
     /// Works on the connection: gives it bytes, takes bytes from it. Then listens to what it says.
