@@ -56,9 +56,7 @@ def open_connection(
     return contextvars.Context().run(asyncio.Task, opening, loop=loop, name="async_cache.connect")
 
 
-def watch_loop(
-    loop: asyncio.AbstractEventLoop, protocol: Any, left: Any
-) -> asyncio.Task[None]:
+def watch_loop(loop: asyncio.AbstractEventLoop, protocol: Any, left: Any) -> asyncio.Task[None]:
     """Lets `left` be called when the loop ends in order, for a connection without a socket."""
     return contextvars.Context().run(asyncio.Task, _watch_end(protocol, left), loop=loop)
 
