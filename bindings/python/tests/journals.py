@@ -140,7 +140,15 @@ def _some_read_waits(folder: Path) -> bool:
     return False
 
 
+# The states of files that were synced. To sync an unchanged file again takes milliseconds.
+_synced: set[tuple[int, ...]] = set()
+
+
 def _drop(file: Path) -> None:
     with file.open("rb") as opened_file:
-        os.fdatasync(opened_file.fileno())
+        status = os.fstat(opened_file.fileno())
+        state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        if state not in _synced:
+            os.fdatasync(opened_file.fileno())  # the system drops what is on the disk
+            _synced.add(state)
         os.posix_fadvise(opened_file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
