@@ -287,7 +287,7 @@ def test_tools_of_agents_share_their_results_and_never_mix_them(run: Run, backen
         return user, orders
 
     async def main() -> None:
-        (user, orders), (other_user, _) = tools(), tools()
+        (user, orders), (other_user, other_orders) = tools(), tools()
         assert [await user(1), await orders(1), await other_user(1)] == ["user 1", "orders of 1", "user 1"]
         assert runs == ["user", "orders"]
 
@@ -298,7 +298,8 @@ def test_tools_of_agents_share_their_results_and_never_mix_them(run: Run, backen
         await write()
         await soon(lambda: other_user.stats()["size"] == 0)
         # Both caches were cleared, each with a generation of its own: the later one is for both.
-        await asyncio.sleep(0.1)
+        await acknowledged(user, orders, other_user, other_orders)
+        await asyncio.sleep(0.1)  # the messages about it arrive
         assert [await other_user(1), await user(1)] == ["user 1", "user 1"]
         assert runs == ["user", "orders", "user"]
 
