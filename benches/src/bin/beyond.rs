@@ -1,6 +1,6 @@
-//! Entries shared beyond one host, beside redis-rs and `cached` on the same server: a hit in memory with and
-//! without the tier, a hit on the server, a thousand at once, many keys in one call, and the time
-//! until a write of one cache has left the memory of another.
+//! Entries shared beyond one host, beside redis-rs and `cached` on the same server: a hit in memory
+//! with and without the tier, a hit on the server, a thousand at once, many keys in one call, and
+//! the time until a write of one cache has left the memory of another.
 //!
 //! Every contender has one connection, and runs on a runtime with one thread. Values have 100
 //! bytes. redis-rs returns bytes; async-cache returns the decoded value.

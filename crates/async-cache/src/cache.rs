@@ -221,10 +221,10 @@ where
     }
 
     /// Waits until the [tier beyond this host](Builder::remote) has acknowledged all writes of this
-    /// cache, for the [timeout](crate::remote::RedisBuilder::timeout) at most. Then every later read
-    /// of any process sees them, except for what another's memory holds until the message arrives
-    /// there. True if all writes are acknowledged, also without such a tier; false if the timeout is
-    /// over, or the server is away. Unacknowledged writes are sent again later.
+    /// cache, for the [timeout](crate::remote::RedisBuilder::timeout) at most. Then every later
+    /// read of any process sees them, except for what another's memory holds until the message
+    /// arrives there. True if all writes are acknowledged, also without such a tier; false if the
+    /// timeout is over, or the server is away. Unacknowledged writes are sent again later.
     ///
     /// # Cancel safety
     /// Dropping the returned future has no other effect.
