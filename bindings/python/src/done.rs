@@ -1,56 +1,135 @@
 //! The result of `set`, `delete` and `clear`: the work is already done, and awaiting the result is
 //! optional.
+//!
+//! With a tier beyond one host, whoever awaits the result waits until the tier has acknowledged the
+//! write, for the timeout at most.
 
+use async_cache_core::remote::port::Name;
 use pyo3::exceptions::PyStopIteration;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::PyBytes;
+use pyo3::{PyTraverseError, PyVisit};
 
-/// A single object for the whole process, because it has no content. May be awaited any number of
-/// times.
+use crate::cache::Cache;
+use crate::raw::calls::Invoke;
+use crate::raw::visit::{self, visits};
+use crate::raw::{GilCell, Ref};
+
+/// May be awaited any number of times. Without a tier beyond one host, a single object for the
+/// whole process.
 #[pyclass(frozen, module = "cache._native")]
-pub(crate) struct Done;
+pub(crate) struct Done {
+    written: Option<Written>,
+    /// The coroutine that waits, if the object itself is run as one.
+    runs: GilCell<Option<Ref>>,
+}
+
+/// A write that a tier has yet to acknowledge.
+struct Written {
+    cache: Py<Cache>,
+    /// `None`: everything.
+    name: Option<Name>,
+}
+
+visits!(struct Written { cache });
+visits!(struct Done { written, runs });
+
+impl Done {
+    /// A new coroutine that waits for the acknowledgement.
+    fn wait<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        static ACKNOWLEDGED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let Some(Written { cache, name }) = &self.written else { return Ok(None) };
+        let Some(tier) = cache.get().remote.get() else { return Ok(None) };
+        let name = name.as_ref().map(|name| PyBytes::new(py, name.as_bytes()));
+        let patience = tier.settings.machine.timeout.as_secs_f64();
+        let wait = ACKNOWLEDGED.import(py, "cache._connection", "acknowledged")?;
+        wait.invoke_with((cache.bind(py), name, patience)).map(Some)
+    }
+
+    fn take(&self, py: Python<'_>) -> Option<Ref> {
+        self.runs.borrow(py).take()
+    }
+
+    /// Runs the coroutine on, and keeps it if it has not ended.
+    fn run<'py>(
+        &self,
+        py: Python<'py>,
+        runs: Bound<'py, PyAny>,
+        step: impl FnOnce(&Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let stepped = step(&runs)?;
+        let before = self.runs.borrow(py).replace(Ref::new(runs));
+        drop(before);
+        Ok(stepped)
+    }
+}
 
 #[pymethods]
 impl Done {
-    #[allow(clippy::unused_self)]
     fn __repr__(&self) -> &'static str {
-        "<done; it may be awaited>"
+        if self.written.is_some() {
+            "<done here; awaiting it waits for the remote cache>"
+        } else {
+            "<done; it may be awaited>"
+        }
     }
 
-    fn __await__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
-        slf
+    fn __await__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        match slf.get().wait(slf.py())? {
+            Some(wait) => wait.invoke_method0(pyo3::intern!(slf.py(), "__await__")),
+            None => Ok(slf.clone().into_any()),
+        }
     }
 
     fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
         slf
     }
 
-    #[allow(clippy::unused_self)] // Python calls these methods on an object
-    fn __next__(&self) -> Option<()> {
-        None
+    /// As `send(None)`: tasks run a coroutine by this method.
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        match self.send(py.None().bind(py)) {
+            Ok(awaited) => Ok(Some(awaited)),
+            Err(error) if error.is_instance_of::<PyStopIteration>(py) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     #[pyo3(signature = (value, /))]
-    #[allow(clippy::unused_self)]
-    fn send(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        let _ = value;
-        Err(PyStopIteration::new_err(()))
+    fn send<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = value.py();
+        let runs = match self.take(py) {
+            Some(runs) => Some(runs.into_bound(py)),
+            None => self.wait(py)?,
+        };
+        let Some(runs) = runs else { return Err(PyStopIteration::new_err(())) };
+        self.run(py, runs, |runs| runs.invoke_method1(pyo3::intern!(py, "send"), value))
     }
 
     #[pyo3(signature = (error, value=None, traceback=None, /))]
-    #[allow(clippy::unused_self)]
-    fn throw(
+    fn throw<'py>(
         &self,
-        error: Bound<'_, PyAny>,
-        value: Option<Bound<'_, PyAny>>,
-        traceback: Option<Bound<'_, PyAny>>,
-    ) -> PyErr {
+        py: Python<'py>,
+        error: Bound<'py, PyAny>,
+        value: Option<Bound<'py, PyAny>>,
+        traceback: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let _ = traceback;
-        PyErr::from_value(value.unwrap_or(error))
+        let error = value.unwrap_or(error);
+        let Some(runs) = self.take(py) else { return Err(PyErr::from_value(error)) };
+        self.run(py, runs.into_bound(py), |runs| runs.invoke_method1(pyo3::intern!(py, "throw"), &error))
     }
 
-    #[allow(clippy::unused_self)]
-    fn close(&self) {}
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        match self.take(py) {
+            Some(runs) => runs.bind(py).invoke_method0(pyo3::intern!(py, "close")).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit::traverse(self, visit)
+    }
 }
 
 static DONE: PyOnceLock<Py<Done>> = PyOnceLock::new();
@@ -58,6 +137,14 @@ static DONE: PyOnceLock<Py<Done>> = PyOnceLock::new();
 /// The single object.
 #[inline]
 pub(crate) fn done(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    let done = DONE.get_or_try_init(py, || Py::new(py, Done))?;
+    let new = || Py::new(py, Done { written: None, runs: GilCell::new(None) });
+    let done = DONE.get_or_try_init(py, new)?;
     Ok(done.bind(py).clone().into_any())
+}
+
+/// A write in a cache with a tier beyond one host, of a name or of everything.
+pub(crate) fn written<'py>(cache: &Bound<'py, Cache>, name: Option<Name>) -> PyResult<Bound<'py, PyAny>> {
+    let py = cache.py();
+    let written = Some(Written { cache: cache.clone().unbind(), name });
+    Bound::new(py, Done { written, runs: GilCell::new(None) }).map(Bound::into_any)
 }

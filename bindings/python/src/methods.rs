@@ -88,7 +88,8 @@ impl Method<5> for SetMethod {
     type Class = Cache;
     const NAME: &'static CStr = c"set";
     const DOC: &'static CStr = c"set($self, key, value, ttl=..., durable=False, write_remote=True)\n--\n\n\
-        Stores a value, at once. The returned object may be awaited, but need not be.\n\n\
+        Stores a value, at once. The returned object may be awaited, but need not be: awaiting it waits until\n\
+        a remote cache has acknowledged the value, for its timeout at most.\n\n\
         ttl in seconds, None for ever; if left out, the cache's default. With durable=True the returned object\n\
         must be awaited: it is done when the write survives a power loss. That needs a journal.\n\
         With write_remote=False the value is not written to the remote cache.";
@@ -135,7 +136,11 @@ impl Method<5> for SetMethod {
         cache.get().prepare_write(cache.py())?;
         cache.get().set_key(cache.py(), &query, value.to_owned(), ttl, writes)?;
         cache.get().poke(cache.py())?;
-        flush.map_or_else(|| done(cache.py()), |flush| flush.invoke0())
+        match (flush, writes_remote) {
+            (Some(flush), _) => flush.invoke0(),
+            (None, true) => Cache::awaitable(cache, &query),
+            (None, false) => done(cache.py()),
+        }
     }
 }
 

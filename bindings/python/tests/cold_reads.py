@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from journals import forget, opened
+from journals import attempts, forget, opened
 from loops import outcome, turns
 
 from cache import AsyncCache
@@ -24,9 +23,11 @@ class ReadThreads:
         self.held: list[Callable[[], None]] = []
         self.count = 0
         self.refuses: BaseException | None = None
+        self.refused = 0
 
     def submit(self, work: Callable[..., None], *arguments: Any) -> None:
         if self.refuses is not None:
+            self.refused += 1
             raise self.refuses
         self.count += 1
         self.held.append(lambda: work(*arguments))
@@ -59,13 +60,15 @@ async def begun(awaitable: Any) -> asyncio.Task[Any]:
     return task
 
 
-async def waiting(path: Path, ask: Callable[[], Any]) -> asyncio.Task[Any]:
-    """A task that waits for a read. A read that would have waited makes the system read ahead, so
-    that another call may be served in place: then the call is made again.
+async def waiting(
+    path: Path, ask: Callable[[], Any], *, evict: Callable[[], object] = lambda: None
+) -> asyncio.Task[Any]:
+    """A task that waits for a read. When a call is served in place, the call is made again. If the
+    cache keeps entries in memory, `evict` removes the entry from memory before the next call.
     """
-    while True:
-        time.sleep(0.001)  # the system cannot drop what it is reading
-        forget(path)
+    for _ in attempts(path):
         task = await begun(ask())
         if not task.done():
             return task
+        evict()
+    raise AssertionError("unreachable: the test was skipped")

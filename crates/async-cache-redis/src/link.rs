@@ -254,6 +254,13 @@ impl Link {
         let id = oldest.id;
         let reply = match oldest.expected.take(&self.envelope, value)? {
             Answer::More => return Ok(()),
+            Answer::Names(generation) => {
+                // News of it were missed, or a command of this process has not run yet.
+                if self.named.is_some() && generation != self.named {
+                    self.events.push_back(LinkEvent::Event(Event::GenerationChanged));
+                }
+                return Ok(());
+            }
             Answer::Silent => None,
             Answer::Reply(reply) => Some(reply),
             Answer::NoGeneration(ours) => {

@@ -10,7 +10,7 @@ use async_cache_redis::{Config, Layout, Link, LinkError, LinkEvent, Ready};
 
 const GENERATION: Generation = Generation(36);
 /// The answers to the command Ping.
-const ALIVE: &str = "*3\r\n+master\r\n:0\r\n*0\r\n+PONG\r\n";
+const ALIVE: &str = "*3\r\n+master\r\n:0\r\n*0\r\n$13\r\n0000000000010\r\n+PONG\r\n";
 const LEASE: Lease = Lease { owner: Owner(1), serial: 2 };
 
 fn config() -> Config {

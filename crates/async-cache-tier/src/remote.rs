@@ -210,6 +210,11 @@ impl<E: Engine, W> Remote<E, W> {
         self.state.lock().machine.is_settled()
     }
 
+    /// Whether the engine is expected to acknowledge a write soon: of a name, or of everything.
+    pub fn expects_word_of(&self, name: Option<&Name>, now: Time) -> bool {
+        self.state.lock().machine.expects_word_of(name, now)
+    }
+
     /// Whether a connection is being made, or is there.
     pub fn is_connected_soon(&self) -> bool {
         self.state.lock().machine.is_connected_soon()
@@ -234,7 +239,15 @@ impl<E: Engine, W> Remote<E, W> {
 
     /// A connection is open.
     pub fn opened(&self, engine: E) {
-        self.state.lock().engine = Some(engine);
+        self.opened_if(engine, || true);
+    }
+
+    /// A connection is open, and is taken if it is wanted still. No other driver begins in between.
+    pub fn opened_if(&self, engine: E, is_wanted: impl FnOnce() -> bool) {
+        let mut state = self.state.lock();
+        if is_wanted() {
+            state.engine = Some(engine);
+        }
     }
 
     /// Works on the connection: gives it bytes, takes bytes from it. Then listens to what it says.

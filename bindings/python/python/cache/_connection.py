@@ -5,7 +5,8 @@ wants as coroutines. Rules:
 
 1. a connection is opened in an empty context, so that it keeps nothing of the call that needed it;
 2. when an event loop ends in order (`asyncio.run`), it closes its asynchronous generators. One of
-   them belongs to the connection, and closes it while the loop still runs;
+   them belongs to the connection, and closes it while the loop still runs, once all writes are
+   acknowledged, or after the timeout;
 3. in a forked child, a cache does not touch the connection of its parent: see `keep`.
 """
 
@@ -17,7 +18,7 @@ import logging
 import os
 import ssl
 import weakref
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def open_connection(
     protocol: Any,
     attempt: Attempt,
     backend: Any,
-    left: Callable[[], None] | None,
+    left: Any,
 ) -> asyncio.Task[None]:
     """Begins to open a connection. `attempt` knows the way, and gets the reason of a failure;
     `left`, if given, is called when the loop ends in order.
@@ -61,14 +62,12 @@ def open_connection(
     return contextvars.Context().run(asyncio.Task, opening, loop=loop, name="async_cache.connect")
 
 
-def watch_loop(
-    loop: asyncio.AbstractEventLoop, protocol: Any, left: Callable[[], None]
-) -> asyncio.Task[None]:
+def watch_loop(loop: asyncio.AbstractEventLoop, protocol: Any, left: Any) -> asyncio.Task[None]:
     """Lets `left` be called when the loop ends in order, for a connection without a socket."""
     return contextvars.Context().run(asyncio.Task, _watch_end(protocol, left), loop=loop)
 
 
-async def _watch_end(protocol: Any, left: Callable[[], None]) -> None:
+async def _watch_end(protocol: Any, left: Any) -> None:
     end = _until_the_loop_ends(left)
     await end.__anext__()
     protocol.end_of_loop(end)
@@ -79,7 +78,7 @@ async def _open(
     protocol: Any,
     attempt: Attempt,
     backend: Any,
-    left: Callable[[], None] | None,
+    left: Any,
 ) -> None:
     if left is not None:
         await _watch_end(protocol, left)
@@ -139,15 +138,48 @@ def _reason(error: Exception, is_encrypted: bool) -> str:
     return f"{reason}; {_CHECK_PORT}" if is_encrypted else reason
 
 
-async def _until_the_loop_ends(left: Callable[[], None]) -> AsyncGenerator[None]:
+async def _until_the_loop_ends(left: Any) -> AsyncGenerator[None]:
     # Rule 2.
     try:
         yield
     finally:
+        await _written(left)
         left()
         # The transport tells its protocol in the next turn, and closes its socket.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
+
+
+async def _written(left: Any) -> None:
+    future = asyncio.get_running_loop().create_future()
+    patience = left.await_writes(future)
+    if patience is not None:
+        await _end_in_time(future, patience)
+
+
+async def acknowledged(cache: Any, name: bytes | None, patience: float) -> None:
+    """Waits until the server has acknowledged a write, of the key with this name or of everything,
+    for `patience` seconds at most, and not if no word is expected soon.
+    """
+    loop = asyncio._get_running_loop()
+    if loop is None:
+        return
+    future = loop.create_future()
+    if cache._await_write(name, future):
+        await _end_in_time(future, patience)
+
+
+async def _end_in_time(future: asyncio.Future[None], patience: float) -> None:
+    timer = future.get_loop().call_later(patience, _end, future)
+    try:
+        await future
+    finally:
+        timer.cancel()
+
+
+def _end(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def say(level: int, message: str) -> None:

@@ -279,6 +279,18 @@ impl DriverCall {
 
 #[pymethods]
 impl DriverCall {
+    /// Begins to wait until all writes are acknowledged: how many seconds at most, or `None` if no
+    /// word is expected. At the end of the loop.
+    fn await_writes(&self, py: Python<'_>, future: Bound<'_, PyAny>) -> PyResult<Option<f64>> {
+        let Some(cache) = alive(&self.cache, py)? else { return Ok(None) };
+        let cache = cache.get();
+        let Some(tier) = cache.remote.get() else { return Ok(None) };
+        if tier.state.borrow(py).ownership != self.ownership || !cache.await_write(py, None, future)? {
+            return Ok(None);
+        }
+        Ok(Some(tier.settings.machine.timeout.as_secs_f64()))
+    }
+
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
         let done = self.run(py);
         match &done {

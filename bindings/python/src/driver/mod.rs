@@ -6,6 +6,7 @@
 //! - `connection`: the protocol of asyncio, and the calls that the event loop makes;
 //! - `attempt`: the way to the server, for the task that opens a connection;
 //! - `orders`: the orders of the machine;
+//! - `written`: callers that wait until a write is acknowledged;
 //! - `watch`: a look at a driver on another event loop, by a load that waits.
 //!
 //! Rules:
@@ -25,6 +26,7 @@ mod attempt;
 mod connection;
 mod orders;
 mod watch;
+mod written;
 
 use std::time::Duration;
 
@@ -138,6 +140,8 @@ impl Cache {
             }
             let flushed = flush(py, tier, owner);
             interrupted = interrupted.and(only_interrupts(py, flushed));
+            let ended = written::end_write_waits(py, tier, owner);
+            interrupted = interrupted.and(only_interrupts(py, ended));
             if is_idle {
                 break;
             }

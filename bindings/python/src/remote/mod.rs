@@ -25,6 +25,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use async_cache_core::remote::port::Name;
 use async_cache_core::remote::{Answer, AskId, Landing};
 use async_cache_core::time::{Deadline, Time};
 use async_cache_redis::Route;
@@ -110,6 +111,8 @@ pub(crate) struct RemoteState {
     /// The loads that wait for answers, by number.
     pub(crate) waits: BTreeMap<u64, Wait>,
     pub(crate) last_wait: u64,
+    /// The callers that wait until a write is acknowledged.
+    pub(crate) writes: Vec<WriteWait>,
     /// The objects on their way to and from a user's own backend.
     pub(crate) objects: Objects,
 }
@@ -124,8 +127,17 @@ pub(crate) struct Wait {
     pub(crate) asked_at: Option<u64>,
 }
 
+/// A caller that waits until a write is acknowledged: see `driver::written`.
+pub(crate) struct WriteWait {
+    /// `None`: everything.
+    pub(crate) name: Option<Name>,
+    pub(crate) future: Ref,
+    pub(crate) event_loop: Ref,
+}
+
 visits!(struct Wait { future });
-visits!(struct RemoteState { owner, attempt, transport, end_of_loop, waits, objects });
+visits!(struct WriteWait { future, event_loop });
+visits!(struct RemoteState { owner, attempt, transport, end_of_loop, waits, writes, objects });
 
 impl Visit for RemoteTier {
     fn visit(&self, visitor: Visitor<'_>) -> Result<(), VisitStopped> {
@@ -187,6 +199,7 @@ impl RemoteState {
             drives: 0,
             waits: BTreeMap::new(),
             last_wait: 0,
+            writes: Vec::new(),
             objects: Objects::default(),
         }
     }
@@ -217,7 +230,7 @@ impl Drop for RemoteTier {
             let mut state = self.state.borrow(py);
             let (owner, transport) = (state.owner.take(), state.transport.take());
             let (attempt, end_of_loop) = (state.attempt.take(), state.end_of_loop.take());
-            let waits = std::mem::take(&mut state.waits);
+            let waits = (std::mem::take(&mut state.waits), std::mem::take(&mut state.writes));
             drop(state);
             if let Some(owner) = owner {
                 call_on(owner.bind(py), transport.as_ref(), "abort");

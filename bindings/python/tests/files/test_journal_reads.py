@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cold_reads import KEYS, ReadThreads, begun, cold, never, waiting
-from journals import files_of, forget
+from journals import attempts, files_of, forget
 from loops import Run, turns
 
 from agent_cache import AgentCache, AgentCacheSession
@@ -27,24 +28,32 @@ def test_the_threads_of_the_package_read(run: Run, path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(_reads, "_run", noted)
     cache = cold(path)
+    last = str(KEYS - 1)
+    asked: list[str] = []
+
+    async def reads(key: str, ask: Callable[[], Any]) -> None:
+        before = len(names)
+        for _ in attempts(path):
+            asked.append(key)
+            assert await ask() == key
+            if len(names) > before:
+                return
 
     async def main() -> None:
-        assert await cache.get(5) == "5"
-        assert await cache.get(KEYS - 1, loader=never) == str(KEYS - 1)
-        forget(path)
-        assert await cache.get(5, batch_loader=never) == "5"
-        assert await cache.get(7) == "7"
+        await reads("5", lambda: cache.get(5))
+        await reads(last, lambda: cache.get(KEYS - 1, loader=never))
+        await reads("5", lambda: cache.get(5, batch_loader=never))
 
     run(main())
-    assert names and all(name.startswith("cache read") for name in names)
-    assert (cache.stats()["cold_hits"], cache.stats()["misses"]) == (4, 0)
+    assert len(names) >= 3 and all(name.startswith("cache read") for name in names)
+    assert (cache.stats()["cold_hits"], cache.stats()["misses"]) == (len(asked), 0)
 
 
 def test_the_event_loop_goes_on_while_a_thread_reads(run: Run, path: Path, threads: ReadThreads) -> None:
-    cache = cold(path, maxsize=10)
+    cache = cold(path, maxsize=1)
 
     async def main() -> None:
-        call = await waiting(path, lambda: cache.get(3, loader=never))
+        call = await waiting(path, lambda: cache.get(3, loader=never), evict=lambda: cache.set("other", 0))
         await turns()
         assert (call.done(), threads.count) == (False, 1)
         cache.set("other", 1)
@@ -87,16 +96,24 @@ def test_the_first_caller_of_a_read_brings_the_entry_into_memory(
     run: Run, path: Path, threads: ReadThreads
 ) -> None:
     cache = cold(path, maxsize=1)
+    before: dict[str, Any] = {}
+
+    def ask() -> Any:
+        before.update(cache.stats())  # of the last call, which waits
+        return cache.get(3)
 
     async def main() -> None:
-        calls = [await waiting(path, lambda: cache.get(3))]
+        calls = [await waiting(path, ask, evict=lambda: cache.set("other", 0))]
+        assert cache.stats()["hits"] == before["hits"]
         calls += [asyncio.ensure_future(cache.get(3)) for _ in range(9)]
         threads.read()
         assert await asyncio.gather(*calls) == ["3"] * 10
         assert await cache.get(3) == "3"
 
     run(main())
-    assert (cache.stats()["cold_hits"], cache.stats()["hits"], threads.count) == (1, 11, 1)
+    after = cache.stats()
+    assert (after["cold_hits"] - before["cold_hits"], after["hits"] - before["hits"]) == (1, 11)
+    assert threads.count == 1
 
 
 def test_each_key_is_read_by_itself(run: Run, path: Path, threads: ReadThreads) -> None:
@@ -121,7 +138,7 @@ def test_decorated_functions_and_methods_await_a_read(
     backend = DiskBackend(path, journal=True, disk_bytes=1 << 30)
 
     class Service:
-        @decorated(maxsize=1, backup=backend, skip_args=1)  # type: ignore[untyped-decorator]
+        @decorated(maxsize=0, backup=backend, skip_args=1)  # type: ignore[untyped-decorator]
         async def page(self, number: int, *, size: int = 1) -> str:
             loads.append(number)
             return f"{number} {size}"
@@ -130,9 +147,7 @@ def test_decorated_functions_and_methods_await_a_read(
 
     async def main() -> None:
         assert [await service.page(number, size=3) for number in range(4)][3] == "3 3"
-        forget(path)
-        calls = [await waiting(path, lambda: service.page(1, size=3))]
-        calls += [await begun(service.page(1, size=3)) for _ in range(2)]
+        calls = [await waiting(path, lambda: service.page(1, size=3)) for _ in range(3)]
         assert threads.count == 1
         threads.read()
         assert await asyncio.gather(*calls) == ["1 3"] * 3
@@ -142,18 +157,25 @@ def test_decorated_functions_and_methods_await_a_read(
 
 
 def test_a_tool_counts_a_call_when_its_read_has_ended(run: Run, path: Path, threads: ReadThreads) -> None:
-    @AgentCache("rows", maxsize=1, backup=DiskBackend(path, journal=True, disk_bytes=1 << 30))
+    @AgentCache("rows", maxsize=0, backup=DiskBackend(path, journal=True, disk_bytes=1 << 30))
     async def rows(number: int) -> int:
         return number + 1
 
     async def main() -> None:
         async with AgentCacheSession("one") as session:
             assert [await rows(number) for number in range(3)] == [1, 2, 3]
-            call = await waiting(path, lambda: rows(1))
-            assert (session.stats()["hits"], session.stats()["misses"]) == (0, 3)
+            asked = 0
+
+            def ask() -> Any:
+                nonlocal asked
+                asked += 1
+                return rows(1)
+
+            call = await waiting(path, ask)
+            assert (session.stats()["hits"], session.stats()["misses"]) == (asked - 1, 3)
             threads.read()
             assert await call == 2
-            assert (session.stats()["hits"], session.stats()["misses"]) == (1, 3)
+            assert (session.stats()["hits"], session.stats()["misses"]) == (asked, 3)
 
     run(main())
     assert threads.count == 1

@@ -194,7 +194,9 @@ def test_a_user_without_the_right_to_run_scripts(run: Run, server: Server) -> No
         load = Counted()
         assert await first.get("k", load) == 1
         await acknowledged(first)
-        await asyncio.sleep(0.02)  # such a load is not among the acknowledged writes
+        # Such a load is not among the acknowledged writes.
+        while await second.get("k") is None:
+            await asyncio.sleep(0.001)
         assert await second.get("k", load) == 1
 
     run(main())

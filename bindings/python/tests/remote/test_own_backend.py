@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import statistics
 from typing import Any
 
 import pytest
@@ -128,8 +129,10 @@ def test_a_backend_that_raises_costs_no_caller_anything(run: Run, caplog: pytest
         load = Counted()
         assert await cache.get("k", load) == 1
         assert await cache.get("none") is None
-        await cache.set("k", 2)
-        assert await cache.get("k") == 2
+        cache.set("k", 2)
+        assert await cache.get("k") == 2, "before the backend has said anything"
+        await cache.set("k", 3)
+        assert await cache.get("k") is None, "nothing stands there, so changes could not be heard"
         cache.delete("k")
         cache.clear()
         assert await cache.get("k", load) == 2
@@ -154,9 +157,12 @@ def test_a_backend_that_hangs_costs_one_timeout(run: Run) -> None:
         cache = AsyncCache(remote_cache=Hangs())
         value, seconds = await timed(cache.get("first", Counted("value")))
         assert (value, seconds < 0.6) == ("value", True)
-        for number in range(3):
+        later = []
+        for number in range(9):
             value, seconds = await timed(cache.get(number, Counted("value")))
-            assert (value, seconds < 0.15) == ("value", True)
+            assert value == "value"
+            later.append(seconds)
+        assert statistics.median(later) < 0.15, later
         await soon(lambda: Hangs.cancelled > 0)
 
     run(main())

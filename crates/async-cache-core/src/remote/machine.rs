@@ -38,8 +38,12 @@
 //! 9. If another server has taken over, the writes of the last seconds are removals once more: an
 //!    asynchronous replica may have missed them.
 //! 10. A sign of life precedes the first lease, so that a lease without one is a dead owner's.
+//!     A process whose loads outlive a connection also says that the owners of their leases live.
 //! 11. Nobody waits longer than the timeout for an engine that says nothing, and once it was silent
 //!     for that long, nobody waits at all until it speaks. A connection that stays silent is lost.
+//!     It is asked for a sign of life at intervals, also while it is busy.
+//! 12. The values on their way to the engine are bounded: while too many bytes are unanswered, a
+//!     stub takes the place of a value, for a short time.
 //!
 //! `writes` has the writes of this process, `engine` the connection and the events, `replies` and
 //! `written` the replies, `times` the passing of time, `parts` the shared steps.
@@ -139,6 +143,8 @@ pub(super) enum Link {
 pub(super) struct Sent {
     pub(super) id: CommandId,
     pub(super) at: Time,
+    /// The length of its value; rule 12.
+    pub(super) bytes: usize,
     pub(super) what: Purpose,
 }
 
@@ -200,6 +206,8 @@ pub struct Machine {
     /// Attempts since the last connection.
     pub(super) attempts: u32,
     pub(super) heard_at: Time,
+    /// When the engine was asked last for a sign of life.
+    pub(super) probed_at: Time,
     pub(super) is_said_down: bool,
     pub(super) is_said_refused: bool,
     /// Until when entries of a lost connection are served.
@@ -223,6 +231,8 @@ pub struct Machine {
     pub(super) watched: BTreeMap<Owner, bool>,
 
     pub(super) sent: VecDeque<Sent>,
+    /// The bytes of all of them.
+    pub(super) unanswered: usize,
     /// Rule 8: the writes that no engine has acknowledged; `None` is not sent yet.
     pub(super) pending: BTreeMap<Name, Option<CommandId>>,
     /// The puts among them that were made while a connection was being made, and not yet sent.
@@ -257,6 +267,7 @@ impl Machine {
             is_stalled: false,
             attempts: 0,
             heard_at: Time::default(),
+            probed_at: Time::default(),
             is_said_down: false,
             is_said_refused: false,
             uncovered_until: None,
@@ -271,6 +282,7 @@ impl Machine {
             leading: 0,
             watched: BTreeMap::new(),
             sent: VecDeque::new(),
+            unanswered: 0,
             pending: BTreeMap::new(),
             unsent: BTreeMap::new(),
             clearing: Clearing::No,
@@ -327,6 +339,16 @@ impl Machine {
     /// Whether the engine has acknowledged everything.
     pub fn is_settled(&self) -> bool {
         self.pending.is_empty() && self.clearing == Clearing::No
+    }
+
+    /// Whether the engine is expected to acknowledge a write soon: of a name, or of everything.
+    pub fn expects_word_of(&self, name: Option<&Name>, now: Time) -> bool {
+        let is_pending = match name {
+            Some(name) => self.pending.contains_key(name),
+            None => !self.pending.is_empty(),
+        };
+        let is_open = is_pending || self.clearing != Clearing::No;
+        is_open && (self.is_up() || self.parks(now))
     }
 
     /// Whether a connection is being made, or is there.
@@ -394,6 +416,7 @@ impl Machine {
                 let name = ask.name.clone();
                 self.set_phase(id, Phase::Filling(lease));
                 self.disarm(id);
+                let (content, life) = self.bounded(content, life);
                 let fill = Command::Fill { name, lease, content, life };
                 self.send(fill, Purpose::Fill(id, lease), now);
                 landing
@@ -407,6 +430,7 @@ impl Machine {
                 let landing = self.landing(ask, true);
                 let name = ask.name.clone();
                 self.end(id, now);
+                let (content, life) = self.bounded(content, life);
                 let put = Command::Put { name: name.clone(), content, life };
                 self.send(put, Purpose::Put(name), now);
                 landing

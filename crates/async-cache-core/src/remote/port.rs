@@ -58,6 +58,16 @@ pub enum Content {
     Stub,
 }
 
+impl Content {
+    /// The length of its value, in bytes.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Value(bytes) => bytes.len(),
+            Self::Stub => 0,
+        }
+    }
+}
+
 /// A command to an engine. Commands are carried out in the order in which they are given.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Command {

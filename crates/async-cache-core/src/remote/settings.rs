@@ -33,6 +33,8 @@ pub struct Settings {
     /// How many invalidations are kept for a server that is away. If there are more, all is
     /// invalidated.
     pub most_pending: usize,
+    /// How many bytes of values are on their way to the engine before values are left out.
+    pub most_unanswered: usize,
     /// The treatment of entries in memory while the engine cannot be heard.
     pub while_down: WhileDown,
     /// How long entries are served while the engine cannot be heard.
@@ -53,6 +55,7 @@ impl Default for Settings {
             most_backoff: Duration::from_secs(5),
             replay: Duration::from_secs(30),
             most_pending: 10_000,
+            most_unanswered: 64 * 1024 * 1024,
             while_down: WhileDown::Serve,
             max_uncovered: Duration::from_secs(30),
             uncovered_ttl: Duration::from_secs(5),

@@ -4,9 +4,9 @@
 //! 1. A condition is `SET IFEQ` where the server has it, else a script.
 //! 2. A script is always sent whole (`EVAL`): a server that lost it would refuse its digest
 //!    (`EVALSHA`), and a second attempt would be carried out after later commands.
-//! 3. A server that is asked for a sign of life is asked for its role too, and in a cluster for a
-//!    key of the cache: nothing else tells that the server was demoted, or that it lost the slot,
-//!    while the cache answers from memory alone.
+//! 3. A sign of life has the role and the generation as well: while the cache answers from memory
+//!    alone, nothing else tells that the server was demoted, or that the slot of the cache has
+//!    moved. And a server that evicts the oldest key keeps a key that was read.
 //! 4. A value that is read is followed by its life in the same packet. If the value is replaced
 //!    between the two, the life is that of the new value, and news of the change follow.
 
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use async_cache_core::remote::port::{Abilities, Command, Content, Generation, Lease, Name, Replaced, Reply};
 
-use super::expected::{Expected, Taking};
+use super::expected::{Expected, Sign, Taking};
 use crate::envelope::Envelope;
 use crate::layout::{self, Layout};
 use crate::resp::Writer;
@@ -58,7 +58,6 @@ pub(super) struct Engine {
     /// `SET NX GET` in one command.
     pub(super) set_nx_get: bool,
     pub(super) notifies: bool,
-    pub(super) is_in_cluster: bool,
 }
 
 /// A written command without an answer.
@@ -120,7 +119,7 @@ impl Engine {
                 writing.writer.command(&[b"EXISTS", &layout.owner_key(*owner)]);
                 Expected::Condition
             }
-            Command::Ping => writing.ping(&layout.probe_key()),
+            Command::Ping => writing.ping(&layout.generation_key()),
         }
     }
 
@@ -148,13 +147,11 @@ impl Writing<'_> {
     }
 
     /// Rule 3.
-    fn ping(&mut self, probe: &[u8]) -> Expected {
+    fn ping(&mut self, generation: &[u8]) -> Expected {
         self.writer.command(&[b"ROLE"]);
-        if self.engine.is_in_cluster {
-            self.writer.command(&[b"EXISTS", probe]);
-        }
+        self.writer.command(&[b"GET", generation]);
         self.writer.command(&[b"PING"]);
-        Expected::Alive { others: if self.engine.is_in_cluster { 2 } else { 1 } }
+        Expected::Alive(Sign::Role)
     }
 
     fn read(&mut self, names: &[Name]) -> Expected {

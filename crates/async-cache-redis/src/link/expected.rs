@@ -35,12 +35,20 @@ pub(super) enum Expected {
     Condition,
     /// Anything.
     Done,
-    /// The role of the server, so many replies in all, and then anything.
-    Alive { others: usize },
+    /// The role of the server, the generation, and then anything.
+    Alive(Sign),
     /// As `Taking`, with the digits of a generation.
     Generation(Generation, Taking),
     /// OK. The command has no answer of its own.
     Repaired,
+}
+
+/// The next reply of a sign of life.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Sign {
+    Role,
+    Generation,
+    Last,
 }
 
 /// The replies of `SET NX GET`, or of `SET NX` and `GET`, and of the commands behind them.
@@ -70,6 +78,8 @@ pub(super) enum Answer {
     More,
     /// The answer.
     Reply(Reply),
+    /// Further replies belong to the command; the generation under its key, if any.
+    Names(Option<Generation>),
     /// The command has no answer.
     Silent,
     /// Under the key of the generation stands something else: this generation is to be put there.
@@ -104,9 +114,16 @@ impl Expected {
                 Value::Error(text) if is_wrong_type(&text) => Reply::Refused,
                 value => done(&value),
             })),
-            Self::Done | Self::Alive { others: 0 } => Ok(Answer::Reply(done(&value))),
-            Self::Alive { others } => {
-                *others -= 1; // is not 0
+            Self::Done | Self::Alive(Sign::Last) => Ok(Answer::Reply(done(&value))),
+            Self::Alive(sign @ Sign::Generation) => {
+                *sign = Sign::Last;
+                Ok(match value {
+                    Value::Error(_) => Answer::More, // not told
+                    value => Answer::Names(value.text().and_then(layout::generation_of)),
+                })
+            }
+            Self::Alive(sign) => {
+                *sign = Sign::Generation;
                 if let Value::List(parts) = &value
                     && let Some(role) = parts.first().and_then(Value::text)
                     && matches!(role, b"slave" | b"replica")

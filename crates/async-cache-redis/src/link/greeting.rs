@@ -264,8 +264,7 @@ impl Greeting {
             );
             facts.notice(&notice);
         }
-        let is_in_cluster = facts.mode.as_deref() == Some("cluster");
-        let engine = Engine { replacing, removing, set_nx_get, notifies, is_in_cluster };
+        let engine = Engine { replacing, removing, set_nx_get, notifies };
         let server = [facts.name.as_deref(), facts.version.as_deref()]
             .into_iter()
             .flatten()

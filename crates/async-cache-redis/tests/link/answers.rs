@@ -284,7 +284,7 @@ fn a_generation_that_is_none_is_replaced() {
         assert_eq!(reply, Reply::Generation(Generation(37)));
         assert_eq!(commands(&mut link), ["SET ac:{n:}:g 0000000000011"]);
         link.send(CommandId(8), GENERATION, &Command::Ping);
-        link.receive(format!("+OK\r\n{ALIVE}").as_bytes()).unwrap();
+        link.receive(b"+OK\r\n*1\r\n+master\r\n$13\r\n0000000000011\r\n+PONG\r\n").unwrap();
         assert_eq!(events(&mut link), [Event::Reply(CommandId(8), Reply::Done)]);
         // Where it cannot be replaced, the processes would not hear of each other.
         exchange(&mut link, &Command::Generation(Generation(37)), stands);
@@ -312,7 +312,7 @@ fn commands_that_need_no_server_are_answered_in_their_turn() {
     link.send(CommandId(3), GENERATION, &Command::Drop(vec![]));
     link.send(CommandId(4), GENERATION, &Command::Read(vec![]));
     link.send(CommandId(5), GENERATION, &Command::Ping);
-    assert_eq!((commands(&mut link).len(), events(&mut link)), (4, vec![]));
+    assert_eq!((commands(&mut link).len(), events(&mut link)), (6, vec![]));
     link.receive(ALIVE.as_bytes()).unwrap();
     let replies = [Reply::Done, Reply::Done, Reply::Found(vec![])];
     let expected: Vec<Event> =
@@ -349,12 +349,12 @@ fn after_the_end_of_the_connection_no_command_is_answered_before_earlier_ones() 
 fn a_sign_of_life_has_the_role_and_a_demoted_server_ends_the_connection() {
     for (answers, ends) in [
         (ALIVE, None),
-        ("-NOPERM no\r\n+PONG\r\n", None),
-        ("*1\r\n+slave\r\n+PONG\r\n", Some("the server is a slave now; connect to the primary")),
+        ("-NOPERM no\r\n-NOPERM no\r\n+PONG\r\n", None),
+        ("*1\r\n+slave\r\n", Some("the server is a slave now; connect to the primary")),
     ] {
         let mut link = ready();
         link.send(CommandId(1), GENERATION, &Command::Ping);
-        assert_eq!(commands(&mut link), ["ROLE", "PING"]);
+        assert_eq!(commands(&mut link), ["ROLE", "GET ac:{n:}:g", "PING"]);
         let error = link.receive(answers.as_bytes()).err().map(|error| error.to_string());
         assert!(error.as_deref().unwrap_or_default().contains(ends.unwrap_or_default()), "{error:?}");
         assert_eq!(error.is_some(), ends.is_some());
@@ -362,21 +362,27 @@ fn a_sign_of_life_has_the_role_and_a_demoted_server_ends_the_connection() {
     }
 }
 
-fn in_a_cluster() -> Link {
-    let server = |command: &str| match command {
-        _ if command.starts_with("HELLO") => hello("redis", "8", "cluster", "master"),
-        _ => valkey(command),
+#[test]
+fn a_sign_of_life_tells_of_another_generation() {
+    let tells = |stands: &str, expected: &[Event]| {
+        let mut link = ready();
+        let answers = "$13\r\n0000000000010\r\n";
+        exchange(&mut link, &Command::Generation(GENERATION), answers);
+        link.send(CommandId(1), GENERATION, &Command::Ping);
+        link.receive(format!("*1\r\n+master\r\n{stands}+PONG\r\n").as_bytes()).unwrap();
+        assert_eq!(events(&mut link), expected, "{stands:?}");
     };
-    greeted(&config(), server).unwrap().0
+    let done = Event::Reply(CommandId(1), Reply::Done);
+    tells("$13\r\n0000000000010\r\n", std::slice::from_ref(&done));
+    tells("-ERR x\r\n", std::slice::from_ref(&done));
+    for other in ["$13\r\n0000000000011\r\n", "_\r\n", "$1\r\nx\r\n"] {
+        tells(other, &[Event::GenerationChanged, done.clone()]);
+    }
 }
 
 #[test]
-fn a_sign_of_life_in_a_cluster_finds_out_that_the_slot_has_moved() {
-    let mut link = in_a_cluster();
-    link.send(CommandId(1), GENERATION, &Command::Ping);
-    assert_eq!(commands(&mut link), ["ROLE", "EXISTS ac:{n:}:p", "PING"]);
-    link.receive(b"*3\r\n+master\r\n:0\r\n*0\r\n:0\r\n+PONG\r\n").unwrap();
-    assert_eq!(events(&mut link), [Event::Reply(CommandId(1), Reply::Done)]);
+fn a_sign_of_life_finds_out_that_the_slot_of_a_cluster_has_moved() {
+    let mut link = ready();
     link.send(CommandId(2), GENERATION, &Command::Ping);
     // A slot that is being moved is still this node's.
     link.receive(b"*1\r\n+master\r\n-ASK 7 h:7\r\n+PONG\r\n").unwrap();
@@ -405,7 +411,7 @@ fn while_a_slot_is_moved_questions_fail_and_writes_end_the_connection() {
         Command::NewGeneration(Generation(1)),
         Command::Alive { owner: Owner(1), life },
     ];
-    let mut link = in_a_cluster();
+    let mut link = ready();
     for (command, replies) in questions {
         for refusal in ["-ASK 7 h:7\r\n", "-TRYAGAIN Multiple keys\r\n"] {
             let (_, reply) = exchange(&mut link, &command, &refusal.repeat(replies));
@@ -415,7 +421,7 @@ fn while_a_slot_is_moved_questions_fail_and_writes_end_the_connection() {
             ("-MOVED 7 h:7\r\n", LinkErrorKind::Moved),
             ("-CLUSTERDOWN The cluster is down\r\n", LinkErrorKind::Cluster),
         ] {
-            let mut link = in_a_cluster();
+            let mut link = ready();
             link.send(CommandId(1), GENERATION, &command);
             assert_eq!(link.receive(refusal.as_bytes()).unwrap_err().kind, kind, "{command:?}");
             assert_eq!(events(&mut link), []);
@@ -427,7 +433,7 @@ fn while_a_slot_is_moved_questions_fail_and_writes_end_the_connection() {
             ("-TRYAGAIN Multiple keys\r\n", LinkErrorKind::Cluster),
             ("-MOVED 7 h:7\r\n", LinkErrorKind::Moved),
         ] {
-            let mut link = in_a_cluster();
+            let mut link = ready();
             link.send(CommandId(1), GENERATION, &command);
             assert_eq!(link.receive(refusal.as_bytes()).unwrap_err().kind, kind, "{command:?}");
             assert_eq!(events(&mut link), []);

@@ -2,7 +2,9 @@
 //!
 //! Rules:
 //! 1. A cache has a single task at a time: the task with the number in `driver`. A task with
-//!    another number ends, and does nothing more.
+//!    another number ends, and does nothing more. A task may lose its number between two of its
+//!    steps, and the connection of its follower begins later, so a task looks at its number once
+//!    more while the connection is locked.
 //! 2. The task runs on the runtime of the caller that started the task. If the runtime is shut
 //!    down, the connection is lost, and the next call starts a task on its own runtime. If the
 //!    runtime stands still, a waiting caller takes over.
@@ -145,7 +147,11 @@ impl Task {
         if self.socket.is_some() && self.written == self.out.len() {
             self.out.clear();
             self.written = 0;
-            shared.remote.engine(now, |link| std::mem::swap(link.outgoing(), &mut self.out));
+            shared.remote.engine(now, |link| {
+                if self.driving.is_present() {
+                    std::mem::swap(link.outgoing(), &mut self.out);
+                }
+            });
         }
         while let Some(order) = shared.remote.order() {
             self.obey(order);
@@ -214,7 +220,7 @@ impl Task {
                     Ok(mut link) => {
                         link.start();
                         self.socket = Some(socket);
-                        remote.opened(link);
+                        remote.opened_if(link, || self.driving.is_present());
                     }
                     Err(error) => remote.closed(&error.to_string(), now),
                 }
@@ -227,7 +233,9 @@ impl Task {
             Woke::Read(Ok(0)) => self.lost("the server has closed the connection", now),
             Woke::Read(Ok(bytes)) => {
                 remote.heard(now);
-                let received = remote.engine(now, |link| link.receive(&buffer[..bytes]));
+                let received = remote.engine(now, |link| {
+                    if self.driving.is_present() { link.receive(&buffer[..bytes]) } else { Ok(()) }
+                });
                 if let Some(Err(error)) = received {
                     self.refused(&error, now);
                 }

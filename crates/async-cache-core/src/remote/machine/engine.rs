@@ -30,7 +30,7 @@ impl Machine {
         let last_heard = std::mem::replace(&mut self.heard_at, now);
         self.owner = owner;
         self.alive_until = Time::default();
-        self.sent.clear();
+        self.forget_sent();
         self.watched.clear();
         let is_other = self.identity.replace(greeting.identity).is_some_and(|old| old != greeting.identity);
         if is_other {
@@ -81,7 +81,7 @@ impl Machine {
         self.attempts = if has_lasted { 0 } else { self.attempts.saturating_add(1) };
         self.link = Link::Pausing(now.later(pause));
         self.is_stalled = false;
-        self.sent.clear();
+        self.forget_sent();
         self.unsent.clear();
         self.watched.clear();
         // Commands without a reply may or may not have run.
@@ -166,6 +166,7 @@ impl Machine {
             Event::Reply(id, reply) => match self.sent.pop_front() {
                 Some(sent) if sent.id == id => {
                     self.replied = id;
+                    self.unanswered -= sent.bytes;
                     self.reply(sent, reply, now);
                 }
                 _ => self.disconnect("a reply to no command", now),

@@ -1,8 +1,10 @@
 //! The parts that the others share.
 
+use std::time::Duration;
+
 use super::{Link, Machine, Output, Purpose, RuleName, Sent};
 use crate::remote::ask::{Answer, Ask, AskId, Phase};
-use crate::remote::port::{Command, CommandId, Generation, Name};
+use crate::remote::port::{Command, CommandId, Content, Generation, Name};
 use crate::time::Time;
 
 impl Machine {
@@ -22,10 +24,30 @@ impl Machine {
     pub(super) fn send(&mut self, command: Command, what: Purpose, now: Time) -> CommandId {
         self.last_command += 1;
         let id = CommandId(self.last_command);
-        self.sent.push_back(Sent { id, at: now, what });
+        let bytes = match &command {
+            Command::Put { content, .. } | Command::Fill { content, .. } => content.len(),
+            _ => 0,
+        };
+        self.unanswered += bytes;
+        self.sent.push_back(Sent { id, at: now, bytes, what });
         let generation = self.generation.unwrap_or(Generation(0));
         self.outputs.push_back(Output::Send { id, generation, command });
         id
+    }
+
+    pub(super) fn forget_sent(&mut self) {
+        self.sent.clear();
+        self.unanswered = 0;
+    }
+
+    /// Rule 12. A stub with its life: changes of the name are heard, and when it ends, the process
+    /// that put it removes the value from memory.
+    pub(super) fn bounded(&self, content: Content, life: Option<Duration>) -> (Content, Option<Duration>) {
+        if self.unanswered <= self.settings.most_unanswered {
+            return (content, life);
+        }
+        let short = self.settings.uncovered_ttl;
+        (Content::Stub, Some(life.map_or(short, |life| life.min(short))))
     }
 
     /// Reads the names of questions.

@@ -1,5 +1,6 @@
 //! Replies of the engine to questions: rules 3 to 6 and 10.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{FIRST_POLL, Link, MOST_AT_ONCE, Machine, Output, Purpose, RuleName};
@@ -141,8 +142,16 @@ impl Machine {
 
     pub(super) fn say_alive(&mut self, now: Time) {
         self.alive_until = now.later(self.settings.alive);
-        let alive = Command::Alive { owner: self.owner, life: self.settings.alive };
-        self.send(alive, Purpose::Other, now);
+        let of_leads = |ask: &Ask| match ask.phase {
+            Phase::Leading(lease) => Some(lease.owner),
+            _ => None,
+        };
+        let mut owners: BTreeSet<_> = self.asks.values().filter_map(of_leads).collect();
+        owners.insert(self.owner);
+        for owner in owners {
+            let alive = Command::Alive { owner, life: self.settings.alive };
+            self.send(alive, Purpose::Other, now);
+        }
     }
 
     pub(super) fn was_acquired(

@@ -18,11 +18,13 @@ impl Machine {
             }
             Link::Pausing(until) => times.push(Some(until)),
             Link::Up(_) => {
-                times.push(match self.sent.front() {
-                    None => Some(self.heard_at.later(self.settings.heartbeat)),
-                    Some(_) if self.is_stalled => Some(self.silent_since().later(self.silence())),
-                    Some(_) => Some(self.silent_since().later(self.settings.timeout)),
-                });
+                if !self.is_stalled {
+                    times.push(Some(self.probed_at.later(self.settings.heartbeat)));
+                }
+                if !self.sent.is_empty() {
+                    let patience = if self.is_stalled { self.silence() } else { self.settings.timeout };
+                    times.push(Some(self.silent_since().later(patience)));
+                }
                 if self.leading > 0 {
                     times.push(Some(self.alive_again()));
                 }
@@ -77,12 +79,15 @@ impl Machine {
         if self.leading > 0 && self.alive_again() <= now {
             self.say_alive(now);
         }
-        let silent_since = self.silent_since();
+        if !self.is_stalled && self.probed_at.later(self.settings.heartbeat) <= now {
+            self.probed_at = now;
+            self.send(Command::Ping, Purpose::Other, now);
+        }
         if self.sent.is_empty() {
-            if self.heard_at.later(self.settings.heartbeat) <= now {
-                self.send(Command::Ping, Purpose::Other, now);
-            }
-        } else if silent_since.later(self.silence()) <= now {
+            return;
+        }
+        let silent_since = self.silent_since();
+        if silent_since.later(self.silence()) <= now {
             self.disconnect("the engine is silent", now);
         } else if silent_since.later(self.settings.timeout) <= now && !self.is_stalled {
             self.is_stalled = true;

@@ -14,24 +14,26 @@ impl Machine {
         if self.link == Link::Idle {
             self.connect(now);
         }
-        let unsent = content.clone();
-        let id = matches!(self.link, Link::Up(_)).then(|| {
+        let id = if matches!(self.link, Link::Up(_)) {
+            let (content, life) = self.bounded(content, life);
             let put = Command::Put { name: name.clone(), content, life };
-            self.send(put, Purpose::Put(name.clone()), now)
-        });
-        if id.is_none() {
-            self.keep_unsent(name, unsent, life, now);
-        }
+            Some(self.send(put, Purpose::Put(name.clone()), now))
+        } else {
+            self.keep_unsent(name, content, life, now);
+            None
+        };
         self.await_write(name.clone(), id, now);
         self.fence_own(name, now);
         self.coverage(true)
     }
 
-    /// Keeps a put for the connection that is being made. Rule 8.
+    /// Keeps a put for the connection that is being made, within bounds: without it, its name is
+    /// removed. Rules 8 and 12.
     fn keep_unsent(&mut self, name: &Name, content: Content, life: Option<Duration>, now: Time) {
         self.unsent.remove(name);
         let connects = matches!(self.link, Link::Connecting(_) | Link::Greeting { .. });
-        if connects && self.unsent.len() < MOST_UNSENT {
+        let bytes: usize = self.unsent.values().map(|unsent| unsent.content.len()).sum();
+        if connects && self.unsent.len() < MOST_UNSENT && bytes <= self.settings.most_unanswered {
             self.unsent.insert(name.clone(), Unsent { content, life, at: now });
         }
     }

@@ -137,6 +137,7 @@ impl Machine {
         let Link::Greeting { abilities, .. } = self.link else { return };
         self.link = Link::Up(abilities);
         self.up_at = now;
+        self.probed_at = now;
         self.uncovered_until = None;
         if self.keeps(RuleName::ConnectionSuspects) {
             self.epoch += 1;

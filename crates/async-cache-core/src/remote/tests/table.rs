@@ -7,8 +7,8 @@ use super::world::{content, name};
 use crate::remote::ask::{Answer, AskId, Landing, Want};
 use crate::remote::machine::{Clearing, Link, Machine, Notice, Output};
 use crate::remote::port::{
-    Abilities, Command, CommandId, Event, Found, FoundValue, Generation, Greeting, Lease, Owner, Replaced,
-    Reply,
+    Abilities, Command, CommandId, Content, Event, Found, FoundValue, Generation, Greeting, Lease, Owner,
+    Replaced, Reply,
 };
 use crate::remote::settings::{Settings, WhileDown};
 use crate::time::{Deadline, Time};
@@ -612,16 +612,103 @@ fn a_silent_connection_is_lost() {
 }
 
 #[test]
-fn an_engine_is_asked_for_a_word_only_when_it_is_quiet() {
+fn an_engine_is_asked_for_a_word_at_intervals_however_busy_it_is() {
     let mut script = Script::up();
     let heartbeat = Settings::default().heartbeat;
     for _ in 0..10 {
         script.after(heartbeat.saturating_sub(MS));
-        assert!(script.unanswered.is_empty());
         script.says(Event::Changed(name(5)));
+        assert!(script.unanswered.is_empty());
+        script.asks(1);
+        script.after(MS);
+        let commands = script.commands();
+        assert_eq!(commands, [read(1), Command::Ping]);
+        script.replies(Reply::Found(vec![Found::Stub]));
+        script.replies(Reply::Done);
     }
-    script.after(heartbeat);
-    assert_eq!(script.replies(Reply::Done), Command::Ping);
+}
+
+#[test]
+fn an_engine_that_is_silent_gets_no_further_question_for_a_word() {
+    let mut script = Script::up();
+    script.after(Settings::default().heartbeat);
+    script.after(TIMEOUT);
+    assert!(script.machine.is_stalled);
+    script.after(Settings::default().silence.saturating_sub(MS));
+    assert_eq!(script.commands(), [Command::Ping]);
+    assert_eq!(script.machine.wake_at(), Some(script.now.later(MS)));
+}
+
+#[test]
+fn values_on_their_way_are_bounded() {
+    let settings = Settings { most_unanswered: 5, ..Settings::default() };
+    let mut script = Script::up_with(ALL, settings.clone());
+    let value = |length: usize| Content::Value(vec![7; length].into());
+    let put = |script: &mut Script, key, content: &Content, life| {
+        let landing = script.machine.put(&name(key), content.clone(), life, script.now);
+        assert_eq!(landing, Landing::Covered);
+        script.run();
+        script.unanswered.back().expect("a put").1.clone()
+    };
+    let is_put =
+        |key, content: &Content, life| Command::Put { name: name(key), content: content.clone(), life };
+    let (four, hour) = (value(4), Some(Duration::from_secs(3600)));
+    assert_eq!(put(&mut script, 1, &four, None), is_put(1, &four, None));
+    assert_eq!(put(&mut script, 2, &four, hour), is_put(2, &four, hour));
+    let short = Some(settings.uncovered_ttl);
+    assert_eq!(put(&mut script, 3, &four, None), is_put(3, &Content::Stub, short));
+    assert_eq!(put(&mut script, 4, &four, hour), is_put(4, &Content::Stub, short));
+    assert_eq!(put(&mut script, 5, &four, Some(MS)), is_put(5, &Content::Stub, Some(MS)));
+    script.replies(Reply::Done);
+    assert_eq!(put(&mut script, 6, &four, None), is_put(6, &four, None));
+    script.breaks();
+    script.wants_connection();
+    script.connects(ALL);
+    script.replies(Reply::Done); // the removals
+    assert_eq!(script.machine.unanswered, 0);
+    let (id, _) = script.leads(2);
+    assert_eq!(put(&mut script, 1, &value(9), None), is_put(1, &value(9), None));
+    script.machine.land(id, four, None, script.now);
+    script.run();
+    let (_, command) = script.unanswered.back().expect("a fill");
+    let is_stub = |command: &Command| matches!(command, Command::Fill { content: Content::Stub, life, .. } if *life == short);
+    assert!(is_stub(command), "{command:?}");
+}
+
+#[test]
+fn puts_that_wait_for_a_connection_are_bounded() {
+    let settings = Settings { most_unanswered: 5, ..Settings::default() };
+    let mut script = Script::new(settings);
+    for key in 1..=3 {
+        script.machine.put(&name(key), Content::Value(vec![7; 4].into()), None, script.now);
+    }
+    script.run();
+    script.connects(ALL);
+    let commands = script.commands();
+    let names: Vec<_> = commands
+        .iter()
+        .filter_map(|command| match command {
+            Command::Put { name, .. } => Some(name.clone()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(names, [name(1), name(2)]);
+    assert!(commands.contains(&Command::Drop(vec![name(3)])), "{commands:?}");
+}
+
+#[test]
+fn a_load_that_outlives_its_connection_keeps_its_owner_alive() {
+    let mut script = Script::up();
+    script.leads(1);
+    script.owner = Owner(2);
+    script.breaks();
+    script.wants_connection();
+    script.connects(ALL);
+    script.now = script.machine.wake_at().expect("a time");
+    script.tick();
+    let life = Settings::default().alive;
+    let alive = |owner| Command::Alive { owner, life };
+    assert_eq!(script.commands(), [alive(OURS), alive(Owner(2))]);
 }
 
 #[test]
