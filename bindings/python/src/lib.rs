@@ -166,6 +166,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<done::Done>()?;
     module.add_class::<options::FileOptions>()?;
     module.add_class::<remote::RedisOptions>()?;
+    module.add_class::<driver::Attempt>()?;
     module.add_class::<driver::Connection>()?;
     module.add_class::<reading::ColdRead>()?;
     module.add("CachedFunction", raw::function::class::<Function>(py)?)?;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -32,17 +33,23 @@ class Failover:
 
 
 @contextmanager
-def failover(program: Program) -> Iterator[Failover]:
-    """Starts the three; continues when the replica is complete and the sentinel knows both."""
+def failover(program: Program, listener: str = "port") -> Iterator[Failover]:
+    """Starts the three; continues when the replica is complete and the sentinel knows both. With
+    the listener ``tls``, all of their connections are encrypted.
+    """
+    common = ["tls-replication yes"] if listener == "tls" else []
     with ExitStack() as stack:
-        master = stack.enter_context(program.start("repl-diskless-sync yes", "repl-diskless-sync-delay 0"))
-        replica = stack.enter_context(program.start(f"replicaof 127.0.0.1 {master.port}"))
+        config = [*common, "repl-diskless-sync yes", "repl-diskless-sync-delay 0"]
+        master = stack.enter_context(Server(program, config, listener))
+        config = [*common, f"replicaof 127.0.0.1 {master.port}"]
+        replica = stack.enter_context(Server(program, config, listener))
         config = [
+            *common,
             f"sentinel monitor {NAME} 127.0.0.1 {master.port} 1",
             f"sentinel down-after-milliseconds {NAME} 500",
             f"sentinel failover-timeout {NAME} 3000",
         ]
-        sentinel = stack.enter_context(Server(program, config, role="sentinel"))
+        sentinel = stack.enter_context(Server(program, config, listener, role="sentinel"))
 
         def complete() -> bool:
             return fields(replica.call("INFO", "replication"))["master_link_status"] == "up"
@@ -85,3 +92,39 @@ def cluster(program: Program) -> Iterator[list[Server]]:
         for node in nodes:
             eventually("the node serves all slots", partial(whole, node))
         yield nodes
+
+
+def namespace_on(nodes: list[Server], owner: int) -> tuple[str, int]:
+    """A namespace whose slot is on a node of a new cluster, and the slot."""
+    first, last = SLOTS[owner]
+    for number in itertools.count():
+        namespace = f"n{number}"
+        slot = nodes[0].call("CLUSTER", "KEYSLOT", f"ac:{{{namespace}:}}:g")
+        if first <= slot <= last:
+            return namespace, slot
+    raise AssertionError
+
+
+def node_id(node: Server) -> str:
+    """The name of a node in its cluster."""
+    return str(node.call("CLUSTER", "MYID").decode())
+
+
+def begin_migration(slot: int, source: Server, target: Server) -> None:
+    """Lets two nodes answer for a slot: the source for its keys, the target after ASKING."""
+    target.call("CLUSTER", "SETSLOT", slot, "IMPORTING", node_id(source))
+    source.call("CLUSTER", "SETSLOT", slot, "MIGRATING", node_id(target))
+
+
+def migrate_keys(slot: int, source: Server, target: Server) -> int:
+    """Moves the keys of a slot, and returns how many there were."""
+    keys = source.call("CLUSTER", "GETKEYSINSLOT", slot, 1000)
+    if keys:
+        source.call("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+    return len(keys)
+
+
+def end_migration(slot: int, target: Server, others: list[Server]) -> None:
+    """Makes the target the owner of a slot, for all nodes."""
+    for node in (target, *others):
+        node.call("CLUSTER", "SETSLOT", slot, "NODE", node_id(target))

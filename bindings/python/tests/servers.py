@@ -17,6 +17,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sysconfig
 import tempfile
@@ -226,9 +227,8 @@ class Server:
         self.stop()
 
     def connect(self) -> Client:
-        """A new connection. Not for a server with TLS."""
-        assert self.listener != "tls", "this client speaks no TLS"
-        return Client(self.address if self.socket is None else self.socket)
+        """A new connection."""
+        return Client(self.address if self.socket is None else self.socket, self.listener == "tls")
 
     def call(self, *command: object) -> Any:
         """Sends a command on a connection of its own, and returns the reply."""
@@ -241,7 +241,7 @@ class Client:
     the server. Independent of the code under test.
     """
 
-    def __init__(self, address: tuple[str, int] | Path) -> None:
+    def __init__(self, address: tuple[str, int] | Path, speaks_tls: bool = False) -> None:
         if isinstance(address, Path):
             self._socket = socket.socket(socket.AF_UNIX)
             self._socket.settimeout(SILENCE)
@@ -252,6 +252,9 @@ class Client:
                 raise
         else:
             self._socket = socket.create_connection(address, timeout=SILENCE)
+        if speaks_tls:
+            context = ssl.create_default_context(cafile=str(AUTHORITY))
+            self._socket = context.wrap_socket(self._socket, server_hostname="localhost")
         self._input = self._socket.makefile("rb")
 
     def close(self) -> None:

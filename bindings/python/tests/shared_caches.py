@@ -35,6 +35,15 @@ async def soon(happened: Callable[[], bool]) -> float:
     return time.monotonic() - begun
 
 
+async def within(seconds: float, happened: Callable[[], Awaitable[bool]]) -> float:
+    """Asks again and again until the answer is true; returns the seconds that this took."""
+    begun = time.monotonic()
+    while not await happened():
+        assert time.monotonic() - begun < seconds, f"it did not happen within {seconds} s"
+        await asyncio.sleep(0.01)
+    return time.monotonic() - begun
+
+
 async def connected(*caches: AsyncCache) -> None:
     """Lets caches connect."""
     for cache in caches:

@@ -5,7 +5,8 @@
 //! 2. *greeting*: the answers tell of the server and its commands. A command gets the answer that
 //!    it failed.
 //! 3. *ready*: [`LinkEvent::Ready`] was given, and commands are written.
-//! 4. *failed*: [`Link::receive`] returned an error, and returns it from then on.
+//! 4. *failed*: [`Link::receive`] returned an error, and returns it from then on. A command gets no
+//!    answer: it would overtake the answers that earlier commands never get.
 //!
 //! Rules:
 //! 1. Events have the order of the bytes: of answers and of news of changes.
@@ -32,7 +33,7 @@ use async_cache_core::remote::port::{Abilities, Command, CommandId, Event, Gener
 use self::engine::{Engine, Repair};
 use self::expected::{Answer, Expected};
 use self::greeting::Greeting;
-use crate::config::Config;
+use crate::config::{Address, Config, Place};
 use crate::envelope::{Envelope, HEADER};
 use crate::error::{ConfigError, LinkError, LinkErrorKind};
 use crate::layout::{Layout, WireKey};
@@ -62,6 +63,8 @@ pub struct Link {
     used: Option<Generation>,
     /// The server, once it was met through the core's port.
     server: Option<Ready>,
+    /// The connection is not encrypted, and nothing was received: the server may expect TLS.
+    may_expect_tls: bool,
 }
 
 #[derive(Debug)]
@@ -126,6 +129,7 @@ impl Link {
             named: None,
             used: None,
             server: None,
+            may_expect_tls: !config.tls && !matches!(config.place, Place::Server(Address::Unix(_))),
         })
     }
 
@@ -161,6 +165,7 @@ impl Link {
     /// # Errors
     /// [`LinkError`] if the connection cannot be used. Events from before the error still count.
     pub fn receive(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
+        self.may_expect_tls = false;
         if let State::Failed(error) = &self.state {
             return Err(error.clone());
         }
@@ -171,11 +176,23 @@ impl Link {
         received
     }
 
+    /// Why the connection was lost, for a log: the words of the system, and the remedy, if any.
+    pub fn lost(&self, why: &str) -> String {
+        let remedy = if self.may_expect_tls {
+            "; if the server expects TLS on this port, use a URL with rediss://"
+        } else {
+            ""
+        };
+        format!("{why}{remedy}")
+    }
+
     /// Sends a command about a generation.
     pub fn send(&mut self, id: CommandId, generation: Generation, command: &Command) {
         let State::Ready(engine) = &mut self.state else {
-            let failed = Reply::Failed("the connection is not ready".into());
-            self.events.push_back(LinkEvent::Event(Event::Reply(id, failed)));
+            if matches!(self.state, State::Greeting(_)) {
+                let failed = Reply::Failed("the connection is not ready".into());
+                self.events.push_back(LinkEvent::Event(Event::Reply(id, failed)));
+            }
             return;
         };
         match command {

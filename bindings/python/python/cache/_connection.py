@@ -18,10 +18,16 @@ import logging
 import os
 import ssl
 import weakref
-from collections.abc import AsyncGenerator, Callable
-from typing import Any
+from collections.abc import AsyncGenerator, Coroutine
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._native import Attempt
 
 _log = logging.getLogger("async_cache.remote")
+
+_PIECE = 16 * 1024  # bytes; the longest piece of an answer about the way
+_CHECK_PORT = "check that the server speaks TLS on this port"
 
 # The caches of this process that have a remote tier.
 _caches: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -44,14 +50,14 @@ if hasattr(os, "register_at_fork"):
 def open_connection(
     loop: asyncio.AbstractEventLoop,
     protocol: Any,
+    attempt: Attempt,
     backend: Any,
-    failed: Callable[[str], None],
     left: Any,
 ) -> asyncio.Task[None]:
-    """Begins to open a connection. `failed` gets the reason of a failure; `left`, if given, is
-    called when the loop ends in order.
+    """Begins to open a connection. `attempt` knows the way, and gets the reason of a failure;
+    `left`, if given, is called when the loop ends in order.
     """
-    opening = _open(loop, protocol, backend, failed, left)
+    opening = _open(loop, protocol, attempt, backend, left)
     # Rule 1.
     return contextvars.Context().run(asyncio.Task, opening, loop=loop, name="async_cache.connect")
 
@@ -70,23 +76,66 @@ async def _watch_end(protocol: Any, left: Any) -> None:
 async def _open(
     loop: asyncio.AbstractEventLoop,
     protocol: Any,
+    attempt: Attempt,
     backend: Any,
-    failed: Callable[[str], None],
     left: Any,
 ) -> None:
     if left is not None:
         await _watch_end(protocol, left)
-    place = backend._options.place
     try:
         context = backend._context()
-        if isinstance(place, str):
-            await loop.create_unix_connection(lambda: protocol, place)
-        else:
-            await loop.create_connection(lambda: protocol, *place, ssl=context)
-    except ssl.SSLCertVerificationError as error:
-        failed(f"the certificate of the server is not trusted ({error.verify_message}); give ssl a context")
     except Exception as error:
-        failed(str(error) or type(error).__qualname__)
+        attempt.failed(f"TLS: {error}")
+        return
+    while (step := attempt.step()) is not None:
+        place, patience, asks = step
+        connecting: Coroutine[Any, Any, Any]
+        if asks:
+            connecting = _ask(place, context, attempt)
+        elif isinstance(place, str):
+            connecting = loop.create_unix_connection(lambda: protocol, place)
+        else:
+            connecting = loop.create_connection(lambda: protocol, *place, ssl=context)
+        try:
+            await asyncio.wait_for(connecting, patience)
+        except Exception as error:
+            attempt.failed(_reason(error, context is not None))
+        else:
+            if not asks:
+                return
+
+
+async def _ask(place: str | tuple[str, int], context: ssl.SSLContext | None, attempt: Attempt) -> None:
+    """Asks a server for the way, on a connection of its own."""
+    if isinstance(place, str):
+        reader, writer = await asyncio.open_unix_connection(place)
+    else:
+        reader, writer = await asyncio.open_connection(*place, ssl=context)
+    try:
+        writer.write(attempt.question())
+        while not attempt.answer(await reader.read(_PIECE)):
+            pass
+    finally:
+        writer.transport.abort()
+
+
+def _reason(error: Exception, is_encrypted: bool) -> str:
+    """Why a server was not reached, for the log."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f"TLS: the certificate of the server is not trusted: {error.verify_message}; check that the "
+            "certificate is for this host, and give ssl a context with a private authority"
+        )
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {error.reason or error}; {_CHECK_PORT}"
+    if isinstance(error, asyncio.TimeoutError) and not str(error):
+        reason = "it does not answer"
+    elif isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError):
+        reason = str(error) or "the server has closed the connection"
+    else:
+        return str(error) or type(error).__qualname__
+    # A server without TLS may wait for the end of a command.
+    return f"{reason}; {_CHECK_PORT}" if is_encrypted else reason
 
 
 async def _until_the_loop_ends(left: Any) -> AsyncGenerator[None]:

@@ -58,11 +58,13 @@ class RedisBackend(RemoteCacheBackend):
     """A tier in Redis (6 or later) or Valkey.
 
     `url` replaces `host`, `port` and `db`: ``redis://[user[:password]@]host[:port][/db]``,
-    ``rediss://`` with TLS, ``unix:///path``. `ssl` is ``True`` or an `ssl.SSLContext`. Every key on
-    the server begins with `prefix`; `namespace` is the name of the cache among all caches with the
-    prefix. By default it is ``default`` for an `AsyncCache`, and the module and the qualified name
-    of a decorated function. `version` names the shape of your data: caches of several versions
-    share nothing.
+    ``unix:///path``, ``redis+sentinel://host[:port][,host[:port]...]/name[/db]`` for the primary
+    that Sentinels know by a name, or ``redis+cluster://host[:port][,host[:port]...]``. With
+    ``rediss`` for ``redis``, or with `ssl`, all connections are encrypted: `ssl` is ``True`` or an
+    `ssl.SSLContext`. Every key on the server begins with `prefix`; `namespace` is the name of the
+    cache among all caches with the prefix. By default it is ``default`` for an `AsyncCache`, and
+    the module and the qualified name of a decorated function. `version` names the shape of your
+    data: caches of several versions share nothing.
 
     `timeout`: how many seconds a call waits for a server that does not answer. After a server was
     silent for so long, no call waits until the server speaks again. `lease`: for how many seconds
@@ -126,6 +128,7 @@ class RedisBackend(RemoteCacheBackend):
         self._options = _native.RedisOptions(
             address=None if url is not None else (host, port, db),
             url=url,
+            tls=bool(ssl),
             username=username,
             password=password,
             prefix=prefix,
@@ -138,11 +141,10 @@ class RedisBackend(RemoteCacheBackend):
             uncovered_ttl=uncovered_ttl,
             tracking=tracking,
         )
-        if ssl is None or ssl is False:
-            if ssl is False and self._options.tls:
-                raise ValueError("ssl: the url asks for TLS: leave ssl out, or use redis://")
-            ssl = self._options.tls
-        if ssl and isinstance(self._options.place, str):
+        if ssl is False and self._options.tls:
+            raise ValueError("ssl: the url asks for TLS: leave ssl out, or use redis://")
+        ssl = ssl or self._options.tls
+        if ssl and self._options.is_local:
             raise ValueError("ssl: a socket on this host is not encrypted: leave ssl out")
         self._ssl: bool | _ssl.SSLContext = ssl
         self.namespace = namespace
@@ -156,10 +158,8 @@ class RedisBackend(RemoteCacheBackend):
         return self._ssl or None
 
     def __repr__(self) -> str:
-        place = self._options.place
-        where = place if isinstance(place, str) else f"{place[0]}:{place[1]}/{self._options.db}"
         namespace = "" if self.namespace is None else f", namespace={self.namespace!r}"
-        return f"RedisBackend({where}{namespace}{', TLS' if self._ssl else ''})"
+        return f"RedisBackend({self._options.place}{namespace}{', TLS' if self._ssl else ''})"
 
     def _alone(self) -> AsyncCache:
         """A cache that keeps nothing in memory, for the methods of the backend itself."""

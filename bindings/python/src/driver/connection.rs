@@ -119,6 +119,9 @@ impl Connection {
                 Line::Own(_) => Ok(()),
             };
             if let Some(Err(error)) = remote.engine(now, receive) {
+                if let Some(route) = &mut tier.state.borrow(py).route {
+                    route.ended(&error);
+                }
                 remote.closed(&error.to_string(), now);
             }
             Ok(())
@@ -141,7 +144,13 @@ impl Connection {
                 (state.transport.take(), std::sync::Arc::clone(&state.remote))
             };
             drop(transport);
-            remote.closed(&why, clock::now());
+            let now = clock::now();
+            let explained = |line: &mut Line| match line {
+                Line::Redis(link) => link.lost(&why),
+                Line::Own(_) => why.clone(),
+            };
+            let why = remote.engine(now, explained).unwrap_or_else(|| why.clone());
+            remote.closed(&why, now);
             Ok(())
         });
         lost.map(drop)
@@ -220,8 +229,6 @@ pub(super) enum What {
     EndOfTurn,
     /// The timer that was set for this time.
     Tick(async_cache_core::time::Time),
-    /// The connection with this number could not be opened; the argument says why.
-    Failed(u64),
     /// The loop ends in order.
     LoopEnds,
 }
@@ -243,7 +250,7 @@ impl DriverCall {
         Bound::new(py, Self { cache: tier.cache.clone_ref(py), ownership, what }).map(Bound::into_any)
     }
 
-    fn run(&self, py: Python<'_>, why: Option<&str>) -> PyResult<()> {
+    fn run(&self, py: Python<'_>) -> PyResult<()> {
         let Some(cache) = alive(&self.cache, py)? else { return Ok(()) };
         let cache = cache.get();
         let Some(tier) = cache.remote.get() else { return Ok(()) };
@@ -261,13 +268,6 @@ impl DriverCall {
                     }
                 }
                 cache.compact_names(py, tier);
-            }
-            What::Failed(number) => {
-                let is_present = tier.state.borrow(py).connection == number;
-                if is_present {
-                    let why = why.unwrap_or("the connection could not be opened");
-                    tier.remote(py).closed(why, clock::now());
-                }
             }
             What::LoopEnds => {
                 return cache.leave_loop(py, tier);
@@ -291,9 +291,8 @@ impl DriverCall {
         Ok(Some(tier.settings.machine.timeout.as_secs_f64()))
     }
 
-    #[pyo3(signature = (why=None))]
-    fn __call__(&self, py: Python<'_>, why: Option<&str>) -> PyResult<()> {
-        let done = self.run(py, why);
+    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+        let done = self.run(py);
         match &done {
             Err(error) if errors::is_interrupt(py, error) => done,
             _ => only_interrupts(py, done),

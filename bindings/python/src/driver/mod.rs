@@ -4,6 +4,7 @@
 //! # Layout
 //!
 //! - `connection`: the protocol of asyncio, and the calls that the event loop makes;
+//! - `attempt`: the way to the server, for the task that opens a connection;
 //! - `orders`: the orders of the machine;
 //! - `written`: callers that wait until a write is acknowledged;
 //! - `watch`: a look at a driver on another event loop, by a load that waits.
@@ -21,6 +22,7 @@
 //!
 //! No error leaves the driver, except an interrupt.
 
+mod attempt;
 mod connection;
 mod orders;
 mod watch;
@@ -45,6 +47,7 @@ use crate::room::running_loop;
 
 use self::connection::{DriverCall, What};
 
+pub(crate) use self::attempt::Attempt;
 pub(crate) use self::connection::Connection;
 pub(crate) use self::watch::watch;
 

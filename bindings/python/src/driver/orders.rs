@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_cache_core::remote::Notice;
 use async_cache_core::removed::Removed;
 use async_cache_core::shard::FlightFate;
+use async_cache_redis::Place;
 use async_cache_tier::Memory;
 use async_cache_tier::clock;
 use async_cache_tier::remote::Order;
@@ -12,6 +13,7 @@ use async_cache_tier::suspects;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
+use super::attempt::Attempt;
 use super::connection::{Connection, DriverCall, What};
 use crate::cache::Cache;
 use crate::host::CacheHost;
@@ -75,7 +77,7 @@ impl Cache {
                     Line::Own(_) => None,
                 };
                 let lacks = tier.remote(py).engine(clock::now(), server).flatten().unwrap_or_default();
-                let (level, message) = in_words(&tier.settings.place(), &lacks, notice);
+                let (level, message) = in_words(&tier.settings.place(), &address(py, tier), &lacks, notice);
                 say(py, level, &message);
                 Ok(())
             }
@@ -121,10 +123,10 @@ fn open(py: Python<'_>, tier: &RemoteTier, owner: &Bound<'_, PyAny>) -> PyResult
         }
         return protocol.get().open_own(py, runner);
     }
-    let failed = DriverCall::make(py, tier, What::Failed(number))?;
+    let attempt = Attempt::begin(py, tier)?;
     let left = if has_end { None } else { Some(DriverCall::make(py, tier, What::LoopEnds)?) };
     let open = OPEN.import(py, "cache._connection", "open_connection")?;
-    let attempt = open.invoke_with((owner, protocol, tier.backend.bind(py), failed, left))?;
+    let attempt = open.invoke_with((owner, protocol, attempt, tier.backend.bind(py), left))?;
     let attempt = Ref::new(attempt);
     let mut state = tier.state.borrow(py);
     if state.connection == number {
@@ -135,15 +137,25 @@ fn open(py: Python<'_>, tier: &RemoteTier, owner: &Bound<'_, PyAny>) -> PyResult
     Ok(())
 }
 
+/// The address of the connection, for the log, if the place in the settings does not have it.
+fn address(py: Python<'_>, tier: &RemoteTier) -> String {
+    let state = tier.state.borrow(py);
+    let current = state.route.as_ref().and_then(|route| route.current());
+    match (&tier.settings.config.place, current) {
+        (Place::Sentinel(_) | Place::Cluster(_), Some(address)) => format!(" at {address}"),
+        _ => String::new(),
+    }
+}
+
 /// A notice for the log. `lacks`: the sentences of the server about missing abilities.
-fn in_words(place: &str, lacks: &[Arc<str>], notice: Notice) -> (u8, String) {
+fn in_words(place: &str, at: &str, lacks: &[Arc<str>], notice: Notice) -> (u8, String) {
     match notice {
         Notice::Down(why) => {
             (WARNING, format!("{place} is away: {why}; the cache goes on without it, and tries again"))
         }
-        Notice::Up(_) if lacks.is_empty() => (INFO, format!("{place} is connected")),
+        Notice::Up(_) if lacks.is_empty() => (INFO, format!("{place} is connected{at}")),
         Notice::Up(_) => {
-            (WARNING, format!("{place} is connected, and lacks something: {}", lacks.join("; ")))
+            (WARNING, format!("{place} is connected{at}, and lacks something: {}", lacks.join("; ")))
         }
         Notice::Refused(why) => {
             (WARNING, format!("{place} refuses a command: {why} (said once per connection)"))

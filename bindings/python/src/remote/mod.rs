@@ -28,6 +28,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use async_cache_core::remote::port::Name;
 use async_cache_core::remote::{Answer, AskId, Landing};
 use async_cache_core::time::{Deadline, Time};
+use async_cache_redis::Route;
 use async_cache_tier::clock;
 use async_cache_tier::remote::Remote;
 use pyo3::prelude::*;
@@ -81,6 +82,8 @@ impl RemoteCounts {
 #[allow(clippy::struct_excessive_bools)] // independent of each other
 pub(crate) struct RemoteState {
     pub(crate) remote: Arc<SharedRemote>,
+    /// The way to the server; `None` for a user's own backend.
+    pub(crate) route: Option<Route>,
     /// The event loop that carries the connection.
     pub(crate) owner: Option<Ref>,
     /// Counts the owners. Calls that the loop of an earlier owner makes do nothing.
@@ -148,10 +151,10 @@ impl RemoteTier {
     pub(crate) fn new(settings: TierSettings, backend: Py<PyAny>, cache: Py<PyAny>) -> Self {
         let remote = Arc::new(Remote::new(settings.machine.clone(), random));
         Self {
+            state: GilCell::new(RemoteState::new(remote, settings.route.clone())),
             settings,
             backend,
             cache,
-            state: GilCell::new(RemoteState::new(remote)),
             counts: RemoteCounts::default(),
             generation: Arc::default(),
             has_said_unshared: AtomicBool::new(false),
@@ -169,7 +172,7 @@ impl RemoteTier {
         let remote = Arc::new(Remote::new(self.settings.machine.clone(), random));
         let mut state = self.state.borrow(py);
         let connection = state.connection;
-        let mut fresh = RemoteState::new(remote);
+        let mut fresh = RemoteState::new(remote, self.settings.route.clone());
         (fresh.connection, fresh.ownership) = (connection + 1, state.ownership + 1);
         let inherited = std::mem::replace(&mut *state, fresh);
         drop(state);
@@ -178,9 +181,10 @@ impl RemoteTier {
 }
 
 impl RemoteState {
-    fn new(remote: Arc<SharedRemote>) -> Self {
+    fn new(remote: Arc<SharedRemote>, route: Option<Route>) -> Self {
         Self {
             remote,
+            route,
             owner: None,
             ownership: 0,
             connection: 0,

@@ -4,10 +4,9 @@
 use std::time::Duration;
 
 use async_cache_core::remote::{Settings, WhileDown};
-use async_cache_redis::{Address, Config, ConfigError, Layout, Link, Place, Secret};
+use async_cache_redis::{Address, Config, ConfigError, Layout, Link, Place, Route, Secret};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
 
 use crate::codec::CodecOptions;
 
@@ -24,6 +23,8 @@ pub(crate) struct TierSettings {
     pub(crate) own: Option<String>,
     /// Of a user's own backend, only the namespace.
     pub(crate) config: Config,
+    /// The way to the server, as it is before the first connection.
+    pub(crate) route: Option<Route>,
     pub(crate) machine: Settings,
     /// Values that need pickle are shared with a secret only.
     pub(crate) codec: CodecOptions,
@@ -33,13 +34,14 @@ pub(crate) struct TierSettings {
 impl RedisOptions {
     #[new]
     #[pyo3(signature = (
-        *, address, url, username, password, prefix, version, timeout, lease, max_value, secret,
+        *, address, url, tls, username, password, prefix, version, timeout, lease, max_value, secret,
         serves_while_down, uncovered_ttl, tracking
     ))]
     #[allow(clippy::too_many_arguments)] // they are those of Python's class
     fn new(
         address: Option<(String, u16, u32)>,
         url: Option<&str>,
+        tls: bool,
         username: Option<String>,
         password: Option<String>,
         prefix: String,
@@ -60,6 +62,7 @@ impl RedisOptions {
             config.place = Place::Server(Address::tcp(host, port));
             config.db = db;
         }
+        config.tls |= tls;
         config.username = username.or(config.username);
         config.password = password.or(config.password);
         (config.prefix, config.version) = (prefix, version);
@@ -69,11 +72,6 @@ impl RedisOptions {
         config.secret = secret.map(Secret::new).transpose().map_err(wrong)?;
         config.tracking = tracking;
         config.check().map_err(wrong)?;
-        if !matches!(config.place, Place::Server(_)) {
-            let message =
-                "url: Sentinels and clusters are supported in Rust only; use redis:// with one server";
-            return Err(PyValueError::new_err(message));
-        }
         let machine = Settings {
             timeout: config.timeout,
             lease: config.lease,
@@ -91,28 +89,24 @@ impl RedisOptions {
         Layout::new(&config).map(drop).map_err(wrong)
     }
 
-    /// The path of a socket, or the host and the port.
+    /// The place and the database, for messages.
     #[getter]
-    fn place<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        match &self.config.place {
-            Place::Server(Address::Unix(path)) => Ok(path.to_string_lossy().into_pyobject(py)?.into_any()),
-            Place::Server(Address::Tcp { host, port }) => Ok(PyTuple::new(
-                py,
-                [host.into_pyobject(py)?.into_any(), port.into_pyobject(py)?.into_any()],
-            )?
-            .into_any()),
-            // Refused in `new`.
-            other => Err(PyValueError::new_err(format!("{other} is not one server"))),
+    fn place(&self) -> String {
+        let (place, db) = (&self.config.place, self.config.db);
+        match place {
+            Place::Server(Address::Tcp { .. }) => format!("{place}/{db}"),
+            _ if db == 0 => place.to_string(),
+            _ => format!("{place}, db={db}"),
         }
     }
 
-    /// The number of the database.
+    /// Whether the server is reached through a socket of this host.
     #[getter]
-    fn db(&self) -> u32 {
-        self.config.db
+    fn is_local(&self) -> bool {
+        matches!(self.config.place, Place::Server(Address::Unix(_)))
     }
 
-    /// Whether the URL asks for TLS.
+    /// Whether connections are encrypted.
     #[getter]
     fn tls(&self) -> bool {
         self.config.tls
@@ -125,8 +119,9 @@ impl RedisOptions {
         let mut config = self.config.clone();
         config.namespace = namespace;
         Link::new(&config).map_err(wrong)?;
+        let route = Some(Route::new(&config).map_err(wrong)?);
         let codec = CodecOptions { pickle: config.secret.is_some() };
-        Ok(TierSettings { own: None, config, machine: self.machine.clone(), codec })
+        Ok(TierSettings { own: None, config, route, machine: self.machine.clone(), codec })
     }
 }
 
@@ -143,7 +138,13 @@ impl TierSettings {
     pub(crate) fn own(class: String, namespace: String) -> Self {
         let mut config = Config::default();
         config.namespace = namespace;
-        Self { own: Some(class), config, machine: Settings::default(), codec: CodecOptions { pickle: true } }
+        Self {
+            own: Some(class),
+            config,
+            route: None,
+            machine: Settings::default(),
+            codec: CodecOptions { pickle: true },
+        }
     }
 
     /// The server, for messages.

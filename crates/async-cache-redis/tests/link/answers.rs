@@ -333,6 +333,19 @@ fn a_server_that_became_a_replica_ends_the_connection() {
 }
 
 #[test]
+fn after_the_end_of_the_connection_no_command_is_answered_before_earlier_ones() {
+    let mut link = ready();
+    let ping = |link: &mut Link, number| link.send(CommandId(number), GENERATION, &Command::Ping);
+    for number in 1..=3 {
+        ping(&mut link, number);
+    }
+    let answers = b"*1\r\n+master\r\n+PONG\r\n-MOVED 7 h:7\r\n";
+    assert_eq!(link.receive(answers).unwrap_err().kind, LinkErrorKind::Moved);
+    ping(&mut link, 4);
+    assert_eq!(events(&mut link), [Event::Reply(CommandId(1), Reply::Done)]);
+}
+
+#[test]
 fn a_sign_of_life_has_the_role_and_a_demoted_server_ends_the_connection() {
     for (answers, ends) in [
         (ALIVE, None),

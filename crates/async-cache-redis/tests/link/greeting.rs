@@ -242,6 +242,19 @@ fn a_command_before_the_greeting_is_over_fails() {
 }
 
 #[test]
+fn a_server_that_closes_the_connection_without_a_word_may_expect_tls() {
+    let mut link = Link::new(&config()).unwrap();
+    link.start();
+    let remedy = "reset; if the server expects TLS on this port, use a URL with rediss://";
+    assert_eq!(link.lost("reset"), remedy);
+    link.receive(b"%").unwrap();
+    assert_eq!(link.lost("reset"), "reset");
+    let mut encrypted = config();
+    encrypted.tls = true;
+    assert_eq!(Link::new(&encrypted).unwrap().lost("reset"), "reset");
+}
+
+#[test]
 fn an_error_stays() {
     let mut link = Link::new(&config()).unwrap();
     link.start();

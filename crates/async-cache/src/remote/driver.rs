@@ -231,7 +231,7 @@ impl Task {
                 remote.closed(&error, now);
             }
             Woke::Written(Ok(bytes)) => self.written += bytes,
-            Woke::Read(Ok(0)) => remote.closed("the server has closed the connection", now),
+            Woke::Read(Ok(0)) => self.lost("the server has closed the connection", now),
             Woke::Read(Ok(bytes)) => {
                 remote.heard(now);
                 let received = remote.engine(now, |link| {
@@ -241,7 +241,7 @@ impl Task {
                     self.refused(&error, now);
                 }
             }
-            Woke::Written(Err(error)) | Woke::Read(Err(error)) => remote.closed(&error.to_string(), now),
+            Woke::Written(Err(error)) | Woke::Read(Err(error)) => self.lost(&error.to_string(), now),
         }
     }
 
@@ -285,6 +285,13 @@ impl Task {
         if let Some(cache) = self.cache.upgrade() {
             cache.compact(self.driving.shared.remote.names());
         }
+    }
+
+    /// The socket was closed.
+    fn lost(&self, why: &str, now: Time) {
+        let remote = &self.driving.shared.remote;
+        let why = remote.engine(now, |link| link.lost(why)).unwrap_or_else(|| why.to_owned());
+        remote.closed(&why, now);
     }
 
     /// The connection cannot be used any more.

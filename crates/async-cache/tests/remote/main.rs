@@ -12,6 +12,7 @@ mod fences;
 mod foreign;
 mod functions;
 mod holders;
+mod old_servers;
 mod order;
 mod outages;
 mod outside;

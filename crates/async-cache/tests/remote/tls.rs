@@ -35,7 +35,7 @@ mod with_servers {
     use tracing::Level;
 
     use crate::programs::{each_program, until};
-    use crate::support::{Origin, connected, keep_log, keeps, logged, over, shows, soon};
+    use crate::support::{Origin, connected, keep_log, keeps, logged, over, redis_at, shows, soon};
 
     fn at(host: &str, server: &Server) -> RedisBuilder {
         Redis::builder(&format!("rediss://{host}:{}", server.port())).tls_ca(Server::authority())
@@ -77,14 +77,22 @@ mod with_servers {
             let encrypted = started(program);
             let other = Server::authority().with_file_name("server.crt");
             let mut cases =
-                vec![(&plain, Server::authority(), "check that the server speaks TLS on this port")];
+                vec![(&plain, Some(Server::authority()), "check that the server speaks TLS on this port")];
             if let Some(encrypted) = &encrypted {
-                cases.push((encrypted, other, "UnknownIssuer"));
+                cases.push((encrypted, Some(other), "UnknownIssuer"));
+                cases.push((
+                    encrypted,
+                    None,
+                    "if the server expects TLS on this port, use a URL with rediss://",
+                ));
             }
             for (server, authority, words) in cases {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 runtime.block_on(async {
-                    let cache = over(at("127.0.0.1", server).tls_ca(authority));
+                    let cache = over(match authority {
+                        Some(authority) => at("127.0.0.1", server).tls_ca(authority),
+                        None => redis_at(server.port()),
+                    });
                     let origin = Origin::default();
                     assert_eq!(origin.get(&cache, "key", Duration::ZERO).await, "0");
                     until(Duration::from_secs(5), "the log says why", async || {
