@@ -393,6 +393,19 @@ impl<K, V, T> Shard<K, V, T> {
         Some((ended.key, ended.token))
     }
 
+    /// A load that was started needs no loader: the tier beyond one host had the value.
+    pub fn count_remote_hit(&mut self) {
+        self.counters.rest.remote_hits += 1;
+        self.count_no_load();
+    }
+
+    /// A load that was started needs no loader: nothing was to be loaded, or an entry that may be
+    /// out of date is served.
+    pub fn count_no_load(&mut self) {
+        // The counters may have been reset since.
+        self.counters.rest.loads = self.counters.rest.loads.saturating_sub(1);
+    }
+
     /// Counts a call of a batch loader with this many keys. In a cache with several shards, only
     /// one of them counts.
     pub fn count_batch(&mut self, keys: usize) {

@@ -32,7 +32,10 @@ stats! {
     cold: usize,
     /// The part of `hits` that was served from the file rather than from memory.
     cold_hits: u64,
-    /// Started loads.
+    /// The part of `misses` that was served by the tier beyond one host, and brought into memory.
+    remote_hits: u64,
+    /// Started loads: calls of a loader, for one key each. While the tier beyond one host is asked,
+    /// the load counts.
     loads: u64,
     /// The part of `loads` that ended in an error, a panic or without an answer.
     load_errors: u64,

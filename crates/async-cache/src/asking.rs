@@ -47,12 +47,15 @@ where
                 let value = self.remote.as_ref()?.decoded(asks, &bytes, until);
                 if value.is_none() {
                     self.tier.count_undecodable();
+                } else {
+                    self.shard(asks.hash()).write().shard.count_remote_hit();
                 }
                 value
             }
             Answer::Alone => {
                 let value = self.suspect(asks.hash(), key)?;
                 asks.is_suspect();
+                self.shard(asks.hash()).write().shard.count_no_load();
                 Some(value)
             }
             Answer::Lead | Answer::Absent => None,
@@ -105,6 +108,9 @@ where
             {
                 let answer = tier.awaited(question).await;
                 values[at] = self.answered(&asks, &key, answer);
+            }
+            if values[at].is_none() {
+                self.shard(seat.hash).write().shard.count_no_load();
             }
             let found = values[at].clone().map_or(room::Answer::Missing, room::Answer::Value);
             ending.conclude(found);

@@ -417,7 +417,7 @@ impl<K, V> Drop for Ending<K, V> {
 /// to leave stops the load.
 pub(crate) struct Seat<'a, K: 'static, V: 'static> {
     inner: &'a Arc<Inner<K, V>>,
-    hash: u64,
+    pub(crate) hash: u64,
     id: FlightId,
     pub(crate) room: Arc<Room<V>>,
     is_taken: bool,

@@ -23,6 +23,24 @@ fn a_value_that_one_loads_is_there_for_all() {
 }
 
 #[test]
+fn a_load_that_the_server_answers_is_no_load() {
+    each(async |server| {
+        let (one, two, origin) = (cache(&server).await, cache(&server).await, Origin::default());
+        origin.get(&one, "a", NOW).await;
+        origin.get(&one, "b", NOW).await;
+        assert!(one.acknowledged().await);
+        let before = two.stats();
+        origin.get(&two, "a", NOW).await;
+        assert_eq!(two.get_many(["a", "b", "nowhere"]).await.iter().flatten().count(), 2);
+        origin.get(&two, "c", NOW).await;
+        let stats = two.stats();
+        assert_eq!((stats.misses - before.misses, stats.remote_hits, stats.loads), (4, 2, 1));
+        let stats = one.stats();
+        assert_eq!((stats.remote_hits, stats.loads), (0, 2));
+    });
+}
+
+#[test]
 fn a_set_and_a_delete_reach_the_memory_of_others() {
     each(async |server| {
         let (one, two) = (cache(&server).await, cache(&server).await);
