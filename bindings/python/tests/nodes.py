@@ -66,14 +66,19 @@ def failover(program: Program, listener: str = "port") -> Iterator[Failover]:
 
 
 @contextmanager
-def cluster(program: Program) -> Iterator[list[Server]]:
+def cluster(program: Program, listener: str = "port") -> Iterator[list[Server]]:
     """Starts three masters without replicas, each with a third of the slots; continues when each
-    knows the others and all slots are served.
+    knows the others and all slots are served. With the listener ``tls``, all of their connections
+    are encrypted.
     """
     with ExitStack() as stack:
         buses = [free_port() for _ in SLOTS]
-        config = ("cluster-enabled yes", "cluster-node-timeout 2000")
-        nodes = [stack.enter_context(program.start(*config, f"cluster-port {bus}")) for bus in buses]
+        config = ["cluster-enabled yes", "cluster-node-timeout 2000"]
+        if listener == "tls":
+            config.append("tls-cluster yes")
+        nodes = [
+            stack.enter_context(Server(program, [*config, f"cluster-port {bus}"], listener)) for bus in buses
+        ]
         for number, (node, slots) in enumerate(zip(nodes, SLOTS, strict=True), 1):
             node.call("CLUSTER", "ADDSLOTSRANGE", *slots)
             # Without numbers of their own, the nodes first have to settle them.

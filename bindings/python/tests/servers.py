@@ -90,6 +90,13 @@ class Program:
                 return None
             raise
 
+    def speaks_tls(self) -> bool:
+        """Whether the program was built with TLS."""
+        server = self.start_with_tls()
+        if server is not None:
+            server.stop()
+        return server is not None
+
     def __str__(self) -> str:
         return f"{self.kind.value} {self.version} ({self.path})"
 

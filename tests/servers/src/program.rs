@@ -109,6 +109,16 @@ impl Program {
         }
     }
 
+    /// Starts a sentinel whose port speaks TLS only, before a primary that does too.
+    ///
+    /// # Panics
+    /// If the program was built without TLS.
+    pub fn start_sentinel_with_tls(&self, name: &str, primary: &Server) -> Server {
+        let monitor = format!("sentinel monitor {name} 127.0.0.1 {} 1", primary.port());
+        Server::start(self, Listener::Tls, Role::Sentinel, &["tls-replication yes", &monitor])
+            .unwrap_or_else(|log| panic!("{self}:\n{log}"))
+    }
+
     /// Starts a sentinel.
     pub(crate) fn start_sentinel(&self, config: &[&str]) -> Server {
         Server::start(self, Listener::Port, Role::Sentinel, config)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import time
+from typing import Any
 
 import pytest
 from loops import LOOPS, Run
@@ -17,7 +19,7 @@ from nodes import (
     node_id,
 )
 from programs import start
-from servers import Program, Server, ServerError, eventually
+from servers import AUTHORITY, Program, Server, ServerError, eventually
 from shared_caches import Counted, acknowledged, connected, soon, within
 
 from cache import AsyncCache, RedisBackend
@@ -64,17 +66,23 @@ def knows_that_it_moved(node: Server, namespace: str) -> bool:
     return False
 
 
+@pytest.mark.parametrize("listener", ["port", "tls"])
 def test_namespaces_are_on_the_nodes_of_their_slots_and_shared_from_every_node(
-    run: Run, program: Program
+    run: Run, program: Program, listener: str
 ) -> None:
+    if listener == "tls" and not program.speaks_tls():
+        pytest.skip(f"built without TLS: {program}")
+    context = ssl.create_default_context(cafile=str(AUTHORITY)) if listener == "tls" else None
+
     async def main(nodes: list[Server]) -> None:
         for number, owner in enumerate(nodes):
             namespace, _ = namespace_on(nodes, number)
             # The first node in the URL is not there.
             url = f"redis+cluster://127.0.0.1:1,127.0.0.1:{nodes[0].port}"
-            one = AsyncCache(remote_cache=RedisBackend(url=url, namespace=namespace))
+            options: Any = {"ssl": context, "namespace": namespace, "timeout": 5}
+            one = AsyncCache(remote_cache=RedisBackend(url=url, **options))
             # A single server leads to the node of the slot, too.
-            two = AsyncCache(remote_cache=RedisBackend(*nodes[2].address, namespace=namespace))
+            two = AsyncCache(remote_cache=RedisBackend(*nodes[2].address, **options))
             await connected(one, two)
             await one.set("key", "a")
             await holds(two, "a")
@@ -83,7 +91,7 @@ def test_namespaces_are_on_the_nodes_of_their_slots_and_shared_from_every_node(
             await holds(two, "b")
             assert len(owner.call("KEYS", f"ac:{{{namespace}:}}:*:skey")) == 1
 
-    with cluster(program) as nodes:
+    with cluster(program, listener) as nodes:
         run(main(nodes))
 
 

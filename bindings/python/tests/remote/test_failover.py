@@ -6,11 +6,13 @@ import asyncio
 import gc
 import logging
 import ssl
+import time
 
 import pytest
 from loops import Run
 from nodes import NAME, Failover, failover
-from servers import AUTHORITY, Program
+from proxy import Direction, Proxy
+from servers import AUTHORITY, Program, eventually
 from shared_caches import Counted, acknowledged, connected, pair, soon, within
 
 from cache import AsyncCache, RedisBackend
@@ -99,14 +101,46 @@ def test_writes_resume_after_a_promotion_and_no_caller_sees_an_error(
 
 
 def test_a_promotion_with_encrypted_connections(run: Run, program: Program) -> None:
-    server = program.start_with_tls()
-    if server is None:
-        pytest.skip("built without TLS")
-    server.stop()
+    if not program.speaks_tls():
+        pytest.skip(f"built without TLS: {program}")
     with failover(program, "tls") as nodes:
         context = ssl.create_default_context(cafile=str(AUTHORITY))
         url = f"rediss+sentinel://localhost:{nodes.sentinel.port}/{NAME}"
         run(outlive_the_primary(RedisBackend(url=url, ssl=context), nodes))
+
+
+def test_a_silent_sentinel_holds_up_no_caller_and_the_next_one_is_asked(run: Run, program: Program) -> None:
+    async def main(url: str) -> None:
+        cache, load = AsyncCache(remote_cache=RedisBackend(url=url)), Counted()
+        begun = time.monotonic()
+        assert [await cache.get(number, load) for number in range(20)] == [*range(1, 21)]
+        assert time.monotonic() - begun < 1
+
+        async def is_up() -> bool:
+            return bool(cache.stats()["remote_up"])
+
+        await within(5, is_up)
+
+    with failover(program) as nodes, Proxy(nodes.sentinel.address) as silent:
+        silent.hold(Direction.TO_CLIENT)
+        sentinels = f"127.0.0.1:{silent.address[1]},127.0.0.1:{nodes.sentinel.port}"
+        run(main(f"redis+sentinel://{sentinels}/{NAME}"))
+
+
+def test_a_loop_that_ends_while_a_sentinel_is_silent_leaves_nothing_behind(
+    run: Run, program: Program
+) -> None:
+    async def main(proxy: Proxy) -> None:
+        url = f"redis+sentinel://127.0.0.1:{proxy.address[1]}/{NAME}"
+        cache = AsyncCache(remote_cache=RedisBackend(url=url))
+        assert await cache.get("k", Counted("value")) == "value"
+        assert proxy.open() == 1
+
+    with program.start() as server, Proxy(server.address) as proxy:
+        proxy.hold(Direction.TO_CLIENT)
+        run(main(proxy))
+        proxy.release(Direction.TO_CLIENT)
+        eventually("the connection is closed", lambda: proxy.open() == 0)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,9 @@ from cache import AsyncCache, RedisBackend, RemoteCacheBackend
         ({"url": "localhost"}, ValueError, "url: it has no `://`"),
         ({"url": "http://localhost"}, ValueError, "url: the scheme `http` is unknown"),
         ({"url": "redis://localhost", "port": 1}, ValueError, "url: it has the host"),
+        ({"url": "redis+sentinel://localhost"}, ValueError, "url: the name of the primary is missing"),
+        ({"url": "redis+cluster://a,b:x"}, ValueError, "url: the port is no number"),
+        ({"url": "redis://h?sentinel_password=p"}, ValueError, "url: the query has an unknown setting"),
         ({"ssl": "yes"}, TypeError, "ssl: it is True, an ssl.SSLContext or None"),
         ({"url": "rediss://localhost", "ssl": False}, ValueError, "ssl: the url asks for TLS"),
         ({"url": "unix:///run/redis.sock", "ssl": True}, ValueError, "ssl: a socket on this host"),
@@ -55,6 +58,12 @@ def test_a_repr_names_the_place_and_no_secret() -> None:
     assert repr(RedisBackend("localhost", password="hunter2", ssl=True)) == (
         "RedisBackend(localhost:6379/0, TLS)"
     )
+    query = "sentinel_password=hunter2"
+    assert repr(RedisBackend(url=f"rediss+sentinel://:hunter2@a,b:1/main/2?{query}")) == (
+        "RedisBackend(the primary main of Sentinels a:26379, b:1, db=2, TLS)"
+    )
+    assert repr(RedisBackend(url="redis+cluster://a,b:1")) == "RedisBackend(the cluster at a:6379, b:1)"
+    assert repr(RedisBackend(url="unix:///run/redis.sock")) == "RedisBackend(/run/redis.sock)"
 
 
 def test_the_classes_are_where_the_original_has_them() -> None:

@@ -70,6 +70,19 @@ mod with_servers {
     }
 
     #[test]
+    fn the_primary_of_encrypted_sentinels_is_found() {
+        each_program(async |program| {
+            let Some(server) = started(program) else { return };
+            let sentinel = program.start_sentinel_with_tls("main", &server);
+            let url = format!("rediss+sentinel://localhost:{}/main", sentinel.port());
+            let redis = || Redis::builder(&url).tls_ca(Server::authority()).timeout(Duration::from_secs(5));
+            let (one, two) = (connected(redis()).await, connected(redis()).await);
+            one.set("key".into(), "value".into());
+            shows(&two, "key", Some("value")).await;
+        });
+    }
+
+    #[test]
     fn a_server_of_another_authority_or_without_tls_is_refused_and_the_log_says_why() {
         keep_log();
         for program in servers::all() {
