@@ -50,7 +50,7 @@ impl<'a> Writer<'a> {
         let start = self.out.len();
         let mut rest = length;
         loop {
-            self.out.push(b'0' + (rest % 10) as u8);
+            self.out.push(b"0123456789".get(rest % 10).copied().unwrap_or(b'0'));
             rest /= 10;
             if rest == 0 {
                 break;
