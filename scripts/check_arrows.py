@@ -62,7 +62,7 @@ RUNTIMES = {"tokio", "async-std", "smol", "async-executor", "futures-executor", 
 LAYERS = """
     raw library errors pace interpreter ttl window once inline nesting plain args codec call_key
     key call_query remote options target room item gathering cache host snapshot restore eager file_host journal
-    journal_file driver done watch instances part agent::tool function work awaitable returned load batch reading enter ask waiting call decorate
+    journal_file driver done watch instances part agent::tool function work awaitable returned load batch reading enter ask waiting call many decorate
     file agent methods surface console lib
 """.split()
 

@@ -15,8 +15,9 @@ use pyo3::sync::PyOnceLock;
 
 use crate::batch;
 use crate::cache::{Cache, CacheState};
+use crate::driver::resume_on_its_loop;
 use crate::item::{Beforehand, LoadFlight};
-use crate::key::{ObjectKey, Query};
+use crate::key::Query;
 use crate::load::spawn;
 use crate::raw::Ref;
 use crate::reading::{self, MOST_READS, Reading};
@@ -123,6 +124,16 @@ pub(crate) enum Entered<'py> {
     Waits(Joined<'py>),
 }
 
+/// The result of looking up one of many keys.
+pub(crate) enum Looked<'py> {
+    Served(Bound<'py, PyAny>),
+    Absent,
+    /// A thread has to read the key.
+    WouldWait,
+    /// A look-up runs, and the call counts among its callers.
+    Runs(FlightId, Bound<'py, Room>),
+}
+
 /// A load to which a call belongs.
 pub(crate) struct Joined<'py> {
     pub(crate) flight: FlightId,
@@ -202,48 +213,55 @@ impl Cache {
         }
     }
 
-    /// Begins to look beyond this host for all keys that are not here, with one read.
-    pub(crate) fn look_up_many(slf: &Bound<'_, Self>, keys: &[Bound<'_, PyAny>]) -> PyResult<()> {
-        let (py, this) = (slf.py(), slf.get());
-        let mut items = Vec::new();
-        if this.remote.get().is_none() {
-            return Ok(());
-        }
-        for key in keys {
-            let led = ObjectKey::new(this.seed, key).and_then(|query| this.begin_look(py, &query));
-            match led {
-                Ok(led) => items.extend(led),
-                Err(error) => {
-                    let running = running_loop(py).ok();
-                    let end = |item: LoadFlight| {
-                        this.abandon(py, item.flight, item.room.bind(py), running.as_ref())
-                    };
-                    items.into_iter().map(end).fold(Ok(()), PyResult::and)?;
-                    return Err(error);
-                }
+    /// Looks up one of many keys. If the tier has to be asked, the flight is added to `begun`.
+    pub(crate) fn look_among_many<'py>(
+        &self,
+        py: Python<'py>,
+        query: &impl Query,
+        begun: &mut Vec<LoadFlight>,
+    ) -> PyResult<Looked<'py>> {
+        let has_tier = self.remote.get().is_some();
+        let mut is_counted = false;
+        let mut count_miss = |state: &mut CacheState| {
+            if !std::mem::replace(&mut is_counted, true) {
+                state.tiered.shard.miss();
             }
-        }
-        if items.is_empty() { Ok(()) } else { spawn(slf, items, Work::Look, &running_loop(py)?) }
-    }
-
-    /// Begins the flight of a key that is not here, and that no load runs for.
-    fn begin_look(&self, py: Python<'_>, query: &impl Query) -> PyResult<Option<LoadFlight>> {
-        let under = {
-            let (state, found) = self.locate(py, query)?;
-            let is_live = |slot| state.tiered.shard.live(slot, clock::has_passed).is_some();
-            if found.slot().is_some_and(is_live) || found.flight().is_some() {
-                return Ok(None);
-            }
-            state.tiered.under()
         };
-        // An entry of the file that is not suspect comes into memory.
-        let looked = self.cold(py, query, under, (DiskWait::Refused, Suspects::Withheld))?;
-        let ColdLookup::Absent(probed) = looked else { return Ok(None) };
-        let led = self.lead(py, query, probed, Ttl::Default, |_| true)?;
-        Ok(led.map(|(joined, item)| {
+        loop {
+            let (under, is_loading) = {
+                let (mut state, found) = self.locate(py, query)?;
+                if let Some(slot) = found.slot()
+                    && let Some(value) = state.tiered.shard.hit_mut(slot, clock::has_passed)
+                {
+                    return Ok(Looked::Served(value.bind(py).clone()));
+                }
+                if has_tier
+                    && let Some(flight) = found.flight()
+                    && joins_look(py, state.tiered.shard.flights().token(flight))
+                {
+                    count_miss(&mut state);
+                    match self.join(py, state, flight)? {
+                        Some(joined) => return Ok(Looked::Runs(flight, joined.room)),
+                        None => continue,
+                    }
+                }
+                (state.tiered.under(), found.flight().is_some())
+            };
+            let probed = match self.cold(py, query, under, (DiskWait::Refused, Suspects::Withheld))? {
+                ColdLookup::Served(value) => return Ok(Looked::Served(value)),
+                ColdLookup::Absent(probed) => probed,
+                ColdLookup::WouldWait => return Ok(Looked::WouldWait),
+            };
+            count_miss(&mut self.state.borrow(py));
+            if !has_tier || is_loading {
+                return Ok(Looked::Absent);
+            }
+            let led = self.lead(py, query, probed, Ttl::Default, |_| true)?;
+            let Some((joined, item)) = led else { continue };
             joined.room.get().only_looks(py);
-            item
-        }))
+            begun.push(item);
+            return Ok(Looked::Runs(joined.flight, joined.room));
+        }
     }
 
     /// Whether a loader runs for a key.
@@ -280,7 +298,11 @@ impl Cache {
             let now = self.at(room.get().began);
             let flight = state.tiered.shard.lead(at, Ref::new(key.clone()), Ref::new(room.clone()), now);
             drop(state);
-            drop(fenced);
+            let fenced = fenced.map(|question| question.inquiry);
+            if let (Some(number), Some(tier)) = (fenced, self.remote.get()) {
+                // It goes on without the tier.
+                resume_on_its_loop(py, tier, number, Some(&event_loop))?;
+            }
             flight
         };
         let item = LoadFlight {

@@ -32,7 +32,8 @@
 //!   `async-cache-tier`; `journal`: operations on a cache with a journal; `journal_file`: a file
 //!   with a journal, without a cache; `file`: the file, opened and saved
 //! - `ask`: the target of a call; `waiting`: a call's wait for a load; `call`: the coroutine of
-//!   `get` and of decorated functions; `decorate`: makes decorated functions
+//!   `get` and of decorated functions; `many`: the coroutine of `get_many`; `decorate`: makes
+//!   decorated functions
 //! - `agent`: tools of agents, called within sessions, with loop detection
 //! - `methods`, `surface`: the Python interface of the cache; `console`: the console script
 //!   `async-cache`
@@ -68,6 +69,7 @@ mod journal_file;
 mod key;
 mod library;
 mod load;
+mod many;
 mod methods;
 mod nesting;
 mod once;

@@ -31,6 +31,7 @@ library! {
     get_running_loop = "asyncio", "get_running_loop";
     mapping = "collections.abc", "Mapping";
     is_awaitable = "inspect", "isawaitable";
+    copy_context = "contextvars", "copy_context";
     coroutine = "types", "CoroutineType";
     method = "types", "MethodType";
 }

@@ -15,13 +15,13 @@
 //! result, and an event that ends the load ends all of them. When the last caller of a flight
 //! leaves, the batch continues, and the value is stored.
 //!
-//! With a tier beyond this host, a load has a step before its loader: it asks the tier about all of
-//! its keys, with one read, and waits for the answers (`ask_beyond`). The states of a driver:
+//! With a tier beyond this host, a load first asks the tier about all of its keys, with one read
+//! and without a task (`beyond`). The task begins when some keys are to be loaded, for these keys.
+//! The states of a driver:
 //!
 //! | state | until | then |
 //! |---|---|---|
-//! | new | the task runs | asks the tier; without a tier: runs |
-//! | asks | every key has an answer, or waits for the load of another process | keys with values have landed. Some keys are to be loaded: runs, for these; another driver waits for the rest. None: done, or asks on |
+//! | new | the tier has answered, and the task runs | runs |
 //! | runs | the loader ends | done |
 //! | done | | |
 //!
@@ -60,6 +60,7 @@ use crate::work::{Work, of_one_call};
 use crate::{library, nesting};
 
 /// Drives one load; the coroutine of the task.
+#[allow(clippy::struct_excessive_bools)] // independent of each other
 pub(crate) struct LoadDriver {
     cache: Ref<Cache>,
     /// The loop that runs the task.
@@ -72,46 +73,20 @@ pub(crate) struct LoadDriver {
     name: u64,
     started: Time,
     state: LoadState,
-    /// Whether the task is running it now.
+    /// Whether its loop is running it now.
     is_driven: bool,
+    /// Whether the tier beyond this host is being asked: then the driver of the tier looks
+    /// afterwards for the orders of all landings.
+    is_asking: bool,
     /// Whether a cancellation came from outside the loader.
     cancelled: bool,
 }
 
 enum LoadState {
     New(Work),
-    /// The tier beyond this host was asked.
-    Asks(Box<Asks>),
     /// The iterator of the loader's result.
     Runs(Ref),
     Done,
-}
-
-/// The wait for the tier beyond this host.
-struct Asks {
-    work: Work,
-    /// The number of the wait. Removed from the waits of the tier at the end.
-    wait: u64,
-    cache: Ref<Cache>,
-    /// The iterator of the future; `None` before the first step of a driver that took over.
-    iterator: Option<Ref>,
-    /// Whether another driver has taken over.
-    is_passed_on: bool,
-}
-
-visits!(struct Asks { work, cache, iterator });
-
-impl Drop for Asks {
-    fn drop(&mut self) {
-        if self.is_passed_on {
-            return;
-        }
-        let py = self.cache.py();
-        if let Some(tier) = self.cache.bind(py).get().remote.get() {
-            let wait = tier.state.borrow(py).waits.remove(&self.wait);
-            drop(wait);
-        }
-    }
 }
 
 impl LoadState {
@@ -119,100 +94,130 @@ impl LoadState {
     fn name(&self, py: Python<'_>) -> String {
         let name = match self {
             Self::Runs(iterator) => iterator.bind(py).getattr(pyo3::intern!(py, "__qualname__")).ok(),
-            Self::New(_) | Self::Asks(_) | Self::Done => None,
+            Self::New(_) | Self::Done => None,
         };
         name.map_or_else(|| "the loader".to_owned(), |name| format!("{name}()"))
     }
 }
 
-/// Starts the task of a load. On failure, the flights have ended.
+/// Begins a load: asks the tier beyond this host, or starts the task. On failure, the flights have
+/// ended.
 pub(crate) fn spawn<'py>(
     cache: &Bound<'py, Cache>,
     items: Vec<LoadFlight>,
     work: Work,
     event_loop: &Bound<'py, PyAny>,
 ) -> PyResult<()> {
-    spawn_in(cache, items, LoadState::New(work), event_loop)
+    let load = LoadDriver::new(cache, items, work, event_loop);
+    if cache.get().remote.get().is_some() {
+        return beyond::ask(cache, load);
+    }
+    load.run(cache.py(), None)
 }
 
-/// [`spawn`], in a state.
-fn spawn_in<'py>(
-    cache: &Bound<'py, Cache>,
-    items: Vec<LoadFlight>,
-    state: LoadState,
-    event_loop: &Bound<'py, PyAny>,
-) -> PyResult<()> {
-    let py = cache.py();
-    let rooms: Vec<_> = items.iter().map(|item| item.room.bind(py).clone()).collect();
-    // Several keys that are only looked up are left one by one, as those of a batch.
-    let is_many = items.len() > 1;
-    let is_batch = match &state {
-        LoadState::New(work) => is_many || matches!(work, Work::Batch(_)),
-        LoadState::Asks(asks) => matches!(asks.work, Work::Batch(_)),
-        LoadState::Runs(_) | LoadState::Done => false,
-    };
-    let name = if is_batch { nesting::name(py) } else { rooms[0].get().name };
-    if is_batch {
-        for room in &rooms {
-            room.get().leaves_in_batch(py);
-            nesting::wait(py, room.get().name, name);
-        }
-    }
-    let load = LoadDriver {
-        cache: Ref::new(cache.clone()),
-        event_loop: Ref::new(event_loop.clone()),
-        items,
-        is_batch,
-        name,
-        started: clock::now(),
-        state,
-        is_driven: false,
-        cancelled: false,
-    };
-    let task_name = load.task_name(py);
-    // From here on the driver ends the flights in every case: at the latest when it is dropped.
-    let driver = coroutine::new(py, load)?;
-    let task = match start_task(py, driver.clone(), task_name, event_loop) {
-        Ok(task) => task,
-        Err(error) => {
-            // The error's traceback may keep the driver, which then is never dropped. After an
-            // interrupt other callers ask again; after any other error they would fail in the same
-            // way.
-            let is_interrupt = errors::is_interrupt(py, &error);
-            let answer =
-                if is_interrupt { Answer::Abandoned } else { Answer::failed(py, error.clone_ref(py)) };
-            coroutine::on::<LoadDriver, _>(&driver, |load| load.end(py, &answer)).unwrap_or(Ok(()))?;
-            return Err(error);
-        }
-    };
-    for room in rooms {
-        room.get().driven_by(py, &task);
-    }
-    Ok(())
-}
-
-/// Runs a coroutine as a task of a loop, if possible eagerly.
+/// Runs a coroutine as a task of a loop, if possible eagerly. With a context, the task begins in
+/// the context, and not eagerly.
 fn start_task<'py>(
     py: Python<'py>,
     coroutine: Bound<'py, PyAny>,
     name: Bound<'py, PyAny>,
     event_loop: &Bound<'py, PyAny>,
+    context: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
+    let run = pyo3::intern!(py, "run");
     if !event_loop.invoke_method0(pyo3::intern!(py, "get_task_factory"))?.is_none() {
-        return event_loop.invoke_method1(pyo3::intern!(py, "create_task"), &coroutine);
+        let create = pyo3::intern!(py, "create_task");
+        return match context {
+            Some(context) => context.invoke_method2(run, &event_loop.getattr(create)?, &coroutine),
+            None => event_loop.invoke_method1(create, &coroutine),
+        };
     }
     let options = PyDict::new(py);
     options.set_item(pyo3::intern!(py, "loop"), event_loop)?;
     // A name generated by the task would take longer than everything else here.
     options.set_item(pyo3::intern!(py, "name"), name)?;
+    let task = library::task(py)?;
+    if let Some(context) = context {
+        return context.invoke_method("run", (task, coroutine), Some(&options));
+    }
     let beginning = if cfg!(Py_3_12) { Beginning::on_the_stack() } else { None };
     if beginning.is_some() {
         options.set_item(pyo3::intern!(py, "eager_start"), true)?;
     }
-    library::task(py)?.invoke(&PyTuple::new(py, [coroutine])?, Some(&options))
+    task.invoke(&PyTuple::new(py, [coroutine])?, Some(&options))
 }
 
 impl LoadDriver {
+    fn new<'py>(
+        cache: &Bound<'py, Cache>,
+        items: Vec<LoadFlight>,
+        work: Work,
+        event_loop: &Bound<'py, PyAny>,
+    ) -> Self {
+        let py = cache.py();
+        let is_batch = matches!(work, Work::Batch(_));
+        if items.len() > 1 && !is_batch {
+            // Several keys that are only looked up are left one by one, as those of a batch. They
+            // wait for no load.
+            for item in &items {
+                item.room.bind(py).get().leaves_in_batch(py);
+            }
+        }
+        let name = match items.first() {
+            Some(item) if !is_batch => item.room.bind(py).get().name,
+            _ => nesting::name(py),
+        };
+        if is_batch {
+            for item in &items {
+                let room = item.room.bind(py).get();
+                room.leaves_in_batch(py);
+                nesting::wait(py, room.name, name);
+            }
+        }
+        Self {
+            cache: Ref::new(cache.clone()),
+            event_loop: Ref::new(event_loop.clone()),
+            items,
+            is_batch,
+            name,
+            started: clock::now(),
+            state: LoadState::New(work),
+            is_driven: false,
+            is_asking: false,
+            cancelled: false,
+        }
+    }
+
+    /// Starts the task. On failure, the flights have ended.
+    fn run(self, py: Python<'_>, context: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        let task_name = self.task_name(py);
+        let event_loop = self.event_loop.bind(py).clone();
+        let rooms: Vec<_> = self.items.iter().map(|item| item.room.bind(py).clone()).collect();
+        // From here on the driver ends the flights in every case: at the latest when it is dropped.
+        let driver = coroutine::new(py, self)?;
+        let task = match start_task(py, driver.clone(), task_name, &event_loop, context) {
+            Ok(task) => task,
+            Err(error) => {
+                // The error's traceback may keep the driver, which then is never dropped.
+                let ended = coroutine::on::<Self, _>(&driver, |load| load.end_failed(py, &error));
+                ended.unwrap_or(Ok(()))?;
+                return Err(error);
+            }
+        };
+        for room in rooms {
+            room.get().driven_by(py, &task);
+        }
+        Ok(())
+    }
+
+    /// Ends the flights after an error of this module's own calls. After an interrupt other callers
+    /// ask again; after any other error they would fail in the same way.
+    fn end_failed(&mut self, py: Python<'_>, error: &PyErr) -> PyResult<()> {
+        let is_interrupt = errors::is_interrupt(py, error);
+        let answer = if is_interrupt { Answer::Abandoned } else { Answer::failed(py, error.clone_ref(py)) };
+        self.end(py, &answer)
+    }
+
     /// The name of the loader, if the loader is a function: an existing `str`.
     fn task_name<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
         let named = match &self.state {
@@ -227,12 +232,19 @@ impl LoadDriver {
         name.unwrap_or_else(|| pyo3::intern!(py, "AsyncCache.load").clone().into_any())
     }
 
+    /// Ends the task, whose flights have ended.
+    fn done<'py>(&mut self, py: Python<'py>, ended: PyResult<()>) -> PyResult<Sent<'py>> {
+        self.state = LoadState::Done;
+        self.is_driven = false;
+        ended?;
+        Ok(Sent::Return(py.None().into_bound(py)))
+    }
+
     /// Calls the loader.
     fn start<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         nesting::enter(py, self.name)?;
         let work = match &self.state {
             LoadState::New(work) => work,
-            LoadState::Asks(asks) => &asks.work,
             LoadState::Runs(_) | LoadState::Done => unreachable!("it starts once"),
         };
         work.warn_of_one_call(py, &self.items)?;
@@ -329,7 +341,7 @@ impl LoadDriver {
                 let value = Answer::Value(Ref::new(value.clone()));
                 let told = item.room.bind(py).get().tell(py, value, self.running(py).as_ref());
                 drop(removed);
-                told.and(cache.poke(py))
+                told.and(self.poke(py))
             }
             // A comparison of the key raised.
             Err(error) => self.end_one(py, item, Answer::failed(py, error)),
@@ -394,7 +406,12 @@ impl LoadDriver {
         };
         let told = item.room.bind(py).get().tell(py, answer, self.running(py).as_ref());
         drop(ended);
-        if has_asked { told.and(cache.poke(py)) } else { told }
+        if has_asked { told.and(self.poke(py)) } else { told }
+    }
+
+    /// Lets the driver of the tier look for the orders of an ended question.
+    fn poke(&self, py: Python<'_>) -> PyResult<()> {
+        if self.is_asking { Ok(()) } else { self.cache.bind(py).get().poke(py) }
     }
 
     /// [`LoadDriver::end`] for code that cannot pass on an interrupt.
@@ -409,7 +426,6 @@ visits!(struct LoadDriver { cache, event_loop, items, state });
 visits!(
     enum LoadState {
         New(work),
-        Asks(asks),
         Runs(iterator),
     }
 );
@@ -422,7 +438,6 @@ impl Coroutine for LoadDriver {
     fn name(&self, py: Python<'_>) -> String {
         let what = match &self.state {
             LoadState::New(work) => work.loader(),
-            LoadState::Asks(asks) => asks.work.loader(),
             LoadState::Runs(iterator) => Some(iterator),
             LoadState::Done => None,
         };
@@ -436,7 +451,6 @@ impl Coroutine for LoadDriver {
     fn inner<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         match &self.state {
             LoadState::Runs(iterator) => Some(iterator.bind(py).clone()),
-            LoadState::Asks(asks) => asks.iterator.as_ref().map(|iterator| iterator.bind(py).clone()),
             LoadState::New(_) | LoadState::Done => None,
         }
     }
@@ -448,7 +462,6 @@ impl Coroutine for LoadDriver {
     fn is_waiting(&self) -> bool {
         match &self.state {
             LoadState::Runs(_) => true,
-            LoadState::Asks(asks) => asks.iterator.is_some(),
             LoadState::New(_) | LoadState::Done => false,
         }
     }
@@ -461,7 +474,6 @@ impl Coroutine for LoadDriver {
         self.is_driven = true;
         let sent = match &self.state {
             LoadState::Runs(iterator) => send(&iterator.bind(py).clone(), value),
-            LoadState::Asks(_) => return self.wait_beyond(py, value),
             // The task was scheduled although its start was interrupted: no caller waits any more.
             LoadState::New(_) if self.items.is_empty() => return self.done(py, Ok(())),
             LoadState::New(work) if work.is_outdated(py, &self.items).unwrap_or(true) => {
@@ -469,9 +481,6 @@ impl Coroutine for LoadDriver {
                 self.state = LoadState::Done;
                 let ended = self.end(py, &Answer::Abandoned);
                 return self.done(py, ended);
-            }
-            LoadState::New(_) if self.cache.bind(py).get().remote.get().is_some() => {
-                return self.ask_beyond(py);
             }
             _ => self.start(py).and_then(|iterator| send(&iterator, value)),
         };
@@ -484,14 +493,6 @@ impl Coroutine for LoadDriver {
         self.cancelled |= errors::is_cancelled(py, &error);
         let thrown = match &self.state {
             LoadState::Runs(iterator) => throw(&iterator.bind(py).clone(), error),
-            LoadState::Asks(asks) => match &asks.iterator {
-                Some(iterator) => match throw(&iterator.bind(py).clone(), error) {
-                    // A future does not return when an error is thrown into it.
-                    Ok(Sent::Return(_)) => Ok(Sent::Yield(py.None().into_bound(py))),
-                    thrown => thrown,
-                },
-                None => Err(error),
-            },
             _ => Err(error),
         };
         self.after(py, thrown)

@@ -16,6 +16,9 @@
 //!    thread-safely on them: the call would wake the parent. A child that runs an inherited loop
 //!    itself has its callers answered there.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use async_cache_core::time::Time;
 use async_cache_tier::clock;
 use pyo3::prelude::*;
@@ -118,6 +121,9 @@ struct RoomState {
 struct Seat {
     future: Ref,
     event_loop: Ref,
+    /// The number of open rooms in which the caller has a seat with the same future: the last
+    /// answer finishes the future. `None`: the caller has no other seat.
+    open: Option<Arc<AtomicUsize>>,
 }
 
 visits!(struct RoomState { answer, seats, watching, event_loop, task });
@@ -252,18 +258,35 @@ impl Room {
         options.set_item(pyo3::intern!(py, "loop"), running)?;
         let future = library::future(py)?.invoke(&PyTuple::empty(py), Some(&options))?;
         let iterator = future.invoke_method0(pyo3::intern!(py, "__await__"))?;
-        let seat = Seat { future: Ref::new(future), event_loop: Ref::new(running.clone()) };
+        let seat = Seat { future: Ref::new(future), event_loop: Ref::new(running.clone()), open: None };
+        Ok(self.seat(py, seat).map(|number| (number, iterator)))
+    }
+
+    /// Takes a seat of a caller that has seats in several rooms: `open` counts them. `None`: the
+    /// answer has already been given. Runs no Python code.
+    pub(crate) fn take_shared_seat(
+        &self,
+        py: Python<'_>,
+        (future, event_loop): (&Bound<'_, PyAny>, &Bound<'_, PyAny>),
+        open: &Arc<AtomicUsize>,
+    ) -> Option<usize> {
+        let (future, event_loop) = (Ref::new(future.clone()), Ref::new(event_loop.clone()));
+        self.seat(py, Seat { future, event_loop, open: Some(Arc::clone(open)) })
+    }
+
+    fn seat(&self, py: Python<'_>, seat: Seat) -> Option<usize> {
         let mut state = self.state.borrow(py);
         if state.answer.is_some() {
             drop(state);
-            return Ok(None);
+            drop(seat);
+            return None;
         }
         let number = state.left.pop().unwrap_or_else(|| {
             state.seats.push(None);
             state.seats.len() - 1
         });
         state.seats[number] = Some(seat);
-        Ok(Some((number, iterator)))
+        Some(number)
     }
 
     /// Leaves a seat, before or after the answer was given.
@@ -337,6 +360,9 @@ impl Room {
         let is_inherited = self.is_inherited(py);
         let mut interrupted = Ok(());
         for seat in seats.into_iter().flatten() {
+            if seat.open.as_ref().is_some_and(|open| open.fetch_sub(1, Ordering::Relaxed) > 1) {
+                continue;
+            }
             let here = running.is_some_and(|running| seat.event_loop.is(running));
             if is_inherited && !here {
                 wake_quietly(py, seat.future.bind(py), seat.event_loop.bind(py));

@@ -29,6 +29,7 @@ use crate::gathering::Batches;
 use crate::host::CacheHost;
 use crate::journal::{self as opened_journal, JournalOpening};
 use crate::key::{ObjectKey, Query};
+use crate::many::ManyCall;
 use crate::once;
 use crate::options::FileOptions;
 use crate::pace::{LockSlice, drop_in_slices};
@@ -118,25 +119,24 @@ impl Cache {
         }
     }
 
-    /// Begins to look up keys, beyond this host with one read. Returns a call for each key, whose
-    /// result is the value, or `ABSENT`.
+    /// Looks up keys that differ from each other, beyond this host with one read. The result is a
+    /// dict with the values, and a list of the keys to be looked up again: see `many`.
     #[pyo3(name = "_look_up_many")]
-    fn begin_many<'py>(
-        slf: &Bound<'py, Self>,
-        keys: Vec<Bound<'py, PyAny>>,
-    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        Self::look_up_many(slf, &keys)?;
-        let call = |key: Bound<'py, PyAny>| {
-            CacheCall::get(slf.py(), || ObjectCall {
-                cache: Ref::new(slf.clone()),
-                key: Ref::new(key),
-                loader: None,
-                batch_loader: None,
-                ttl: Ttl::Default,
-                marks_absent: true,
-            })
-        };
-        keys.into_iter().map(call).collect()
+    fn look_up_many<'py>(slf: &Bound<'py, Self>, keys: Bound<'py, PyList>) -> PyResult<Bound<'py, PyAny>> {
+        ManyCall::make(slf, keys)
+    }
+
+    /// Looks up a key. The result is the value, or `ABSENT`.
+    #[pyo3(name = "_look_up")]
+    fn look_up<'py>(slf: &Bound<'py, Self>, key: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        CacheCall::get(slf.py(), || ObjectCall {
+            cache: Ref::new(slf.clone()),
+            key: Ref::new(key),
+            loader: None,
+            batch_loader: None,
+            ttl: Ttl::Default,
+            marks_absent: true,
+        })
     }
 
     /// Removes a key, at once. The returned object may be awaited, but need not be: awaiting it
@@ -455,6 +455,9 @@ impl Cache {
         drop(self.state.take_with(|state| {
             (state.tiered.clear(), state.batches.clear(), std::mem::take(&mut state.reads))
         }));
+        if let Some(tier) = self.remote.get() {
+            drop(tier.state.take_with(|state| std::mem::take(&mut state.waits)));
+        }
     }
 }
 

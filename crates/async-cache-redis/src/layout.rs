@@ -179,7 +179,7 @@ fn crc16(bytes: &[u8]) -> u16 {
 }
 
 fn named(marker: u8, rest: &[u8]) -> Name {
-    Name::new([&[marker], rest].concat())
+    Name::new(std::iter::once(marker).chain(rest.iter().copied()).collect::<std::sync::Arc<[u8]>>())
 }
 
 /// The text of a `MessagePack` string in its shortest form, if it is readable.

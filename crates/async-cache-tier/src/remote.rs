@@ -16,6 +16,7 @@
 //! 4. after each call, the driver has to look: for orders, and for bytes of the engine.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
 use async_cache_core::remote::port::{Command, CommandId, Content, Engine, Generation, Name, News, Owner};
@@ -74,7 +75,7 @@ pub struct Remote<E, W> {
 struct State<E, W> {
     machine: Machine,
     engine: Option<E>,
-    waiting: HashMap<AskId, W>,
+    waiting: HashMap<AskId, W, BuildHasherDefault<IdHasher>>,
     orders: VecDeque<Order<W>>,
     random: fn() -> u64,
 }
@@ -83,7 +84,8 @@ impl<E: Engine, W> Remote<E, W> {
     /// A tier without a connection. `random` gives numbers that no other process has.
     pub fn new(settings: Settings, random: fn() -> u64) -> Self {
         let machine = Machine::new(settings, random());
-        let state = State { machine, engine: None, waiting: HashMap::new(), orders: VecDeque::new(), random };
+        let state =
+            State { machine, engine: None, waiting: HashMap::default(), orders: VecDeque::new(), random };
         Self { state: Mutex::new(state), names: NameIndex::new() }
     }
 
@@ -353,5 +355,26 @@ impl<E: Engine, W> State<E, W> {
             self.orders.push_back(Order::Disconnect);
         }
         self.machine.lost(why, now);
+    }
+}
+
+/// Hashes the numbers of questions, which count up: nobody outside chooses them.
+#[derive(Debug, Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // Spreads the number over all bits (Fibonacci hashing).
+        self.0 = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(self.0 ^ u64::from(byte));
+        }
     }
 }

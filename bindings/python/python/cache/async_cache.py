@@ -118,9 +118,14 @@ class AsyncCache(Cache):
         """The values of the keys that are in memory, in the backup or in the remote cache, which is
         asked with one read. Absent keys are left out. Nothing is loaded.
         """
-        wanted = list(dict.fromkeys(keys))
-        values = await asyncio.gather(*self._look_up_many(wanted))
-        return {key: value for key, value in zip(wanted, values, strict=True) if value is not _native.ABSENT}
+        values, again = await self._look_up_many(list(dict.fromkeys(keys)))
+        found = await asyncio.gather(*map(self._look_up, again)) if again else ()
+        for key, value in zip(again, found, strict=True):
+            if value is _native.ABSENT:
+                del values[key]
+            else:
+                values[key] = value
+        return values
 
     async def warmup(self, keys_with_loaders: Mapping[Any, Callable[[], Awaitable[Any]]]) -> None:
         """Loads missing keys, several at a time; the first error of a loader is raised."""

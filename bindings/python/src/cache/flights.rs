@@ -68,7 +68,9 @@ impl Cache {
         room: &Bound<'_, Room>,
         running: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        drop(room.get().take_question(py));
+        if let Some(question) = room.get().take_question(py) {
+            self.left_inquiry(py, question.inquiry, room);
+        }
         let ended = if room.get().is_inherited(py) {
             // The parent's load has not failed: it goes on in the parent.
             self.state.borrow(py).tiered.shard.finish_without_storing(flight, Duration::ZERO)

@@ -231,6 +231,8 @@ pub(super) enum What {
     Tick(async_cache_core::time::Time),
     /// The loop ends in order.
     LoopEnds,
+    /// The connection is to be closed.
+    Close,
 }
 
 /// A call that the owner's loop makes.
@@ -269,9 +271,8 @@ impl DriverCall {
                 }
                 cache.compact_names(py, tier);
             }
-            What::LoopEnds => {
-                return cache.leave_loop(py, tier);
-            }
+            What::LoopEnds => return cache.end_with_loop(py, tier),
+            What::Close => return cache.leave_loop(py, tier),
         }
         cache.poke(py)
     }

@@ -5,7 +5,7 @@
 //!
 //! - `connection`: the protocol of asyncio, and the calls that the event loop makes;
 //! - `attempt`: the way to the server, for the task that opens a connection;
-//! - `orders`: the orders of the machine;
+//! - `orders`: the orders of the machine; `inquiries`: the loads that wait for answers;
 //! - `written`: callers that wait until a write is acknowledged;
 //! - `watch`: a look at a driver on another event loop, by a load that waits.
 //!
@@ -18,12 +18,14 @@
 //!    may use the cache: the driver that is at work also does the added orders;
 //! 4. the first bytes of a turn of the event loop are written at once, further ones together at the
 //!    end of the turn;
-//! 5. one timer at most: it goes off when the machine has something to do, or earlier.
+//! 5. one timer at most: it goes off when the machine has something to do, or earlier;
+//! 6. loads are told their answers after the orders that came together: all keys of a read at once.
 //!
 //! No error leaves the driver, except an interrupt.
 
 mod attempt;
 mod connection;
+mod inquiries;
 mod orders;
 mod watch;
 mod written;
@@ -49,7 +51,8 @@ use self::connection::{DriverCall, What};
 
 pub(crate) use self::attempt::Attempt;
 pub(crate) use self::connection::Connection;
-pub(crate) use self::watch::watch;
+pub(crate) use self::inquiries::{end, forget, park, resume};
+pub(crate) use self::watch::{resume_on_its_loop, watch};
 
 impl Cache {
     /// Before a write: if no owner runs, the running loop, if any, takes over. So a connection that
@@ -138,6 +141,9 @@ impl Cache {
                 let done = self.obey(py, tier, owner, order);
                 interrupted = interrupted.and(only_interrupts(py, done));
             }
+            let (is_told, told) = Self::tell_answered(py, tier, owner);
+            is_idle &= !is_told;
+            interrupted = interrupted.and(told);
             let flushed = flush(py, tier, owner);
             interrupted = interrupted.and(only_interrupts(py, flushed));
             let ended = written::end_write_waits(py, tier, owner);
@@ -148,6 +154,12 @@ impl Cache {
         }
         let armed = arm(py, tier, owner, remote.wake_at());
         interrupted.and(only_interrupts(py, armed))
+    }
+
+    /// [`Cache::leave_loop`], and the loads that wait on the loop end: no task could run there.
+    fn end_with_loop(&self, py: Python<'_>, tier: &RemoteTier) -> PyResult<()> {
+        let ended = owner_of(py, tier).map_or(Ok(()), |owner| inquiries::end_on_loop(py, tier, &owner));
+        ended.and(self.leave_loop(py, tier))
     }
 
     /// The owner's loop ends in order: its connection goes. Until another loop needs a connection,
@@ -180,7 +192,7 @@ impl Cache {
         if running_loop(py).is_ok_and(|running| running.is(&owner)) {
             return self.leave_loop(py, tier);
         }
-        let call = DriverCall::make(py, tier, What::LoopEnds);
+        let call = DriverCall::make(py, tier, What::Close);
         // A closed loop raises.
         drop(call.and_then(|call| owner.invoke_method1(pyo3::intern!(py, "call_soon_threadsafe"), &call)));
         Ok(())

@@ -15,12 +15,13 @@ use pyo3::sync::PyOnceLock;
 
 use super::attempt::Attempt;
 use super::connection::{Connection, DriverCall, What};
+use super::only_interrupts;
+use super::watch::resume_on_its_loop;
 use crate::cache::Cache;
 use crate::host::CacheHost;
 use crate::raw::Ref;
 use crate::raw::calls::Invoke;
 use crate::remote::{INFO, Line, RemoteTier, WARNING, say};
-use crate::room::wake;
 
 impl Cache {
     /// Does an order.
@@ -37,12 +38,10 @@ impl Cache {
                 // The load may have ended.
                 let Some(wait) = state.waits.get_mut(&number) else { return Ok(()) };
                 wait.answers.push((id, answer));
-                let woken = wait.future.take();
-                drop(state);
-                let Some((future, event_loop)) = woken else { return Ok(()) };
-                let (future, event_loop) = (future.into_bound(py), event_loop.into_bound(py));
-                let here = event_loop.is(owner);
-                wake(py, &future, &event_loop, here)
+                if state.answered.last() != Some(&number) {
+                    state.answered.push(number);
+                }
+                Ok(())
             }
             Order::Forget { name, fences } => {
                 let fate = if fences { FlightFate::Fenced } else { FlightFate::Kept };
@@ -82,6 +81,23 @@ impl Cache {
                 Ok(())
             }
         }
+    }
+
+    /// Rule 6: lets the loads go on whose answers have come. Returns whether there were any. `Err`:
+    /// an interrupt.
+    pub(super) fn tell_answered(
+        py: Python<'_>,
+        tier: &RemoteTier,
+        owner: &Bound<'_, PyAny>,
+    ) -> (bool, PyResult<()>) {
+        let answered = std::mem::take(&mut tier.state.borrow(py).answered);
+        let is_told = !answered.is_empty();
+        let mut interrupted = Ok(());
+        for number in answered {
+            let resumed = resume_on_its_loop(py, tier, number, Some(owner));
+            interrupted = interrupted.and(only_interrupts(py, resumed));
+        }
+        (is_told, interrupted)
     }
 
     fn forget_hash(&self, py: Python<'_>, hash: u64, flights: FlightFate) -> PyResult<()> {

@@ -8,117 +8,209 @@
 //! | lead | the loader runs, and the tier gets the value |
 //! | alone | the loader runs. If the tier is away, an entry that may be out of date is served instead |
 //! | absent | only if nothing is to be loaded: the callers get `None` |
-//! | none yet, because another process loads the key | keys with other answers do not wait: another driver waits for this key |
+//! | none yet, because another process loads the key | keys with other answers do not wait: another inquiry waits for this key |
+//!
+//! Rules:
+//! 1. an inquiry has no task: the driver of the tier resumes it (`driver::inquiries`);
+//! 2. a step that is not the last leaves the load parked;
+//! 3. the loader runs as a task, in a copy of the context of the call that leads.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use async_cache_core::remote::port::Name;
 use async_cache_core::remote::{Answer as Told, AskId, Want};
 use async_cache_tier::clock;
 use async_cache_tier::remote::Asked;
 use async_cache_tier::suspects::Suspects;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
 
-use super::{Asks, LoadDriver, LoadState, spawn_in};
-use crate::cache::Beyond;
-use crate::driver::watch;
+use super::{LoadDriver, LoadState};
+use crate::cache::{Beyond, Cache};
+use crate::driver::{end, forget, park, resume, watch};
+use crate::errors;
 use crate::item::{Beforehand, LoadFlight};
 use crate::key::StoredKey;
 use crate::library;
-use crate::raw::calls::{Invoke, send};
-use crate::raw::{Ref, Sent};
-use crate::remote::{Question, RemoteCounts, RemoteTier, name_of};
+use crate::raw::Ref;
+use crate::raw::visit::visits;
+use crate::remote::{Answers, End, Inquiry, Question, RemoteCounts, RemoteTier, name_of};
 use crate::room::Answer;
 use crate::work::Work;
 
-/// Answers to questions.
-type Answers = Vec<(AskId, Told)>;
+/// Named keys, with the places of their flights.
+type Named = Vec<(usize, (Name, Vec<u8>))>;
+
+/// A load that asks the tier.
+struct Asking {
+    load: LoadDriver,
+    /// Rule 3. `None` if nothing is to be loaded.
+    context: Option<Ref>,
+}
+
+visits!(struct Asking { load, context });
+
+/// Begins a load. On failure, the flights have ended.
+pub(super) fn ask(cache: &Bound<'_, Cache>, mut load: LoadDriver) -> PyResult<()> {
+    let (py, this) = (cache.py(), cache.get());
+    let Some(tier) = this.remote.get() else { unreachable!("there is a tier") };
+    let event_loop = load.event_loop.bind(py).clone();
+    (load.is_asking, load.is_driven) = (true, true);
+    let named = match this.prepare_remote(py, &event_loop).and_then(|()| load.names(py)) {
+        Ok(named) => named,
+        Err(error) => return load.end_failed(py, &error).and(Err(error)),
+    };
+    let number = tier.state.borrow(py).begin_wait();
+    let answers = load.ask_all(py, tier, number, named);
+    let is_open = load.items.iter().filter(|item| open_question(py, item).is_some()).count() > answers.len();
+    let asking = Box::new(Asking { load, context: None });
+    let asked = if is_open {
+        asking.wait(py, tier, number, answers)
+    } else {
+        forget(py, tier, number);
+        asking.go_on(py, tier, answers).map(drop)
+    };
+    let poked = asked.and(this.poke(py));
+    if poked.is_err() {
+        end(py, tier, number, End::Abandoned)?;
+    }
+    poked
+}
+
+impl Inquiry for Asking {
+    fn go_on(
+        mut self: Box<Self>,
+        py: Python<'_>,
+        tier: &RemoteTier,
+        answers: Answers,
+    ) -> PyResult<Option<Box<dyn Inquiry>>> {
+        self.load.is_driven = true;
+        if let Err(error) = self.load.take_answers(py, tier, answers) {
+            let failed = Answer::failed(py, error.clone_ref(py));
+            return self.load.end(py, &failed).and(Err(error));
+        }
+        if self.load.items.is_empty() {
+            return Ok(None);
+        }
+        let open: Vec<AskId> = self.load.items.iter().filter_map(|item| open_question(py, item)).collect();
+        let has_answers = open.len() < self.load.items.len();
+        if open.is_empty() || (has_answers && tier.remote(py).all_wait(&open)) {
+            let rest = self.pass_on(py);
+            self.run_loader(py)?;
+            return Ok(rest);
+        }
+        self.load.is_driven = false;
+        Ok(Some(self))
+    }
+
+    fn event_loop<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
+        self.load.event_loop.bind(py)
+    }
+
+    fn loads(&self) -> bool {
+        !matches!(self.load.state, LoadState::New(Work::Look))
+    }
+
+    fn end(mut self: Box<Self>, py: Python<'_>, end: End) -> PyResult<()> {
+        (self.load.is_asking, self.load.is_driven) = (false, false);
+        let answer = match end {
+            End::Abandoned => Answer::Abandoned,
+            End::Cancelled => Answer::Cancelled,
+        };
+        self.load.end(py, &answer)
+    }
+
+    fn leave(mut self: Box<Self>, py: Python<'_>, room: &Bound<'_, PyAny>) -> Option<Box<dyn Inquiry>> {
+        let at = self.load.items.iter().position(|item| item.room.bind(py).is(room));
+        if let Some(at) = at {
+            let item = self.load.items.remove(at);
+            self.load.no_longer_waits(py, &item);
+        }
+        if self.load.items.is_empty() { None } else { Some(self) }
+    }
+}
+
+impl Asking {
+    /// Waits for answers.
+    fn wait(
+        mut self: Box<Self>,
+        py: Python<'_>,
+        tier: &RemoteTier,
+        number: u64,
+        answers: Answers,
+    ) -> PyResult<()> {
+        // Whether a key that another process loads might hold up other keys.
+        let is_held_up = self.loads() && self.load.items.len() > 1;
+        let watched = watch(py, tier, self.load.event_loop.bind(py), (number, is_held_up));
+        let copied = watched.and_then(|()| {
+            // Rule 3.
+            if self.loads() {
+                self.context = Some(Ref::new(library::copy_context(py)?.call0()?));
+            }
+            Ok(())
+        });
+        if let Err(error) = copied {
+            forget(py, tier, number);
+            return self.load.end_failed(py, &error).and(Err(error));
+        }
+        self.load.is_driven = false;
+        if let Some(wait) = tier.state.borrow(py).waits.get_mut(&number) {
+            wait.answers.extend(answers);
+        }
+        if park(py, tier, number, self)? { resume(py, tier, number) } else { Ok(()) }
+    }
+
+    /// Gives the flights without an answer to another inquiry.
+    fn pass_on(&mut self, py: Python<'_>) -> Option<Box<dyn Inquiry>> {
+        let is_open = |item: &LoadFlight| open_question(py, item).is_some();
+        let (open, ours) = std::mem::take(&mut self.load.items).into_iter().partition(is_open);
+        self.load.items = ours;
+        let open: Vec<LoadFlight> = open;
+        if open.is_empty() {
+            return None;
+        }
+        for item in &open {
+            self.load.no_longer_waits(py, item);
+        }
+        let LoadState::New(Work::Batch(loader)) = &self.load.state else {
+            unreachable!("a single load has one answer")
+        };
+        let (cache, work) = (self.load.cache.bind(py), Work::Batch(loader.copy(py)));
+        let mut load = LoadDriver::new(cache, open, work, self.load.event_loop.bind(py));
+        load.is_asking = true;
+        Some(Box::new(Self { load, context: self.context.as_ref().map(|context| context.copy(py)) }))
+    }
+
+    /// Starts the task, for all flights.
+    fn run_loader(self, py: Python<'_>) -> PyResult<()> {
+        let Self { mut load, context } = self;
+        (load.is_asking, load.is_driven) = (false, false);
+        load.started = clock::now();
+        load.run(py, context.as_ref().map(|context| context.bind(py)))
+    }
+}
 
 impl LoadDriver {
-    /// Ends the task, whose flights have ended.
-    pub(super) fn done<'py>(&mut self, py: Python<'py>, ended: PyResult<()>) -> PyResult<Sent<'py>> {
-        self.state = LoadState::Done;
-        self.is_driven = false;
-        ended?;
-        Ok(Sent::Return(py.None().into_bound(py)))
-    }
-
-    /// The first step of a load.
-    pub(super) fn ask_beyond<'py>(&mut self, py: Python<'py>) -> PyResult<Sent<'py>> {
-        let asked = self.ask_all(py);
-        self.continue_with(py, asked)
-    }
-
-    /// A step of a load that waits for answers.
-    pub(super) fn wait_beyond<'py>(
-        &mut self,
-        py: Python<'py>,
-        value: &Bound<'py, PyAny>,
-    ) -> PyResult<Sent<'py>> {
-        let LoadState::Asks(asks) = &mut self.state else { unreachable!("called while it asks") };
-        if let Some(iterator) = &asks.iterator {
-            let sent = send(&iterator.bind(py).clone(), value);
-            if !matches!(sent, Ok(Sent::Return(_))) {
-                let sent = self.after(py, sent);
-                self.is_driven = false;
-                return sent;
-            }
+    /// The names of the keys that have one.
+    fn names(&self, py: Python<'_>) -> PyResult<Named> {
+        let mut named = Vec::with_capacity(self.items.len());
+        for (index, item) in self.items.iter().enumerate() {
+            let query = StoredKey { key: item.key.bind(py), hash: item.hash };
+            named.extend(name_of(py, &query)?.map(|name| (index, name)));
         }
-        let LoadState::Asks(asks) = &mut self.state else { unreachable!("as above") };
-        let done = asks.iterator.take();
-        let number = asks.wait;
-        drop(done);
-        let answers = self.tier_of(py).map(|tier| {
-            let mut state = tier.state.borrow(py);
-            state.waits.get_mut(&number).map(|wait| std::mem::take(&mut wait.answers))
-        });
-        self.continue_with(py, Ok(answers.flatten().unwrap_or_default()))
-    }
-
-    /// Goes on with answers, to the next wait, to the loader, or to the end.
-    fn continue_with<'py>(&mut self, py: Python<'py>, answers: PyResult<Answers>) -> PyResult<Sent<'py>> {
-        let sent = answers.and_then(|answers| self.go_on(py, answers));
-        let sent = match sent {
-            Ok(Some(iterator)) => send(&iterator, py.None().bind(py)),
-            Ok(None) => return self.done(py, Ok(())),
-            Err(error) => Err(error),
-        };
-        // A loader may have returned at once; a wait never does.
-        let sent = self.after(py, sent);
-        self.is_driven = false;
-        sent
+        Ok(named)
     }
 
     /// Asks about all keys. Returns the answers that are there at once.
-    fn ask_all(&mut self, py: Python<'_>) -> PyResult<Answers> {
-        let cache = self.cache.bind(py).clone();
-        cache.get().prepare_remote(py, self.event_loop.bind(py))?;
-        let LoadState::New(work) = std::mem::replace(&mut self.state, LoadState::Done) else {
-            unreachable!("it asks once")
-        };
+    fn ask_all(&self, py: Python<'_>, tier: &RemoteTier, number: u64, named: Named) -> Answers {
+        let LoadState::New(work) = &self.state else { unreachable!("it asks before it runs") };
         let want = if matches!(work, Work::Look) { Want::Look } else { Want::Load };
-        let Some(tier) = cache.get().remote.get() else { unreachable!("there is a tier") };
-        let wait = tier.state.borrow(py).begin_wait();
-        self.state = LoadState::Asks(Box::new(Asks {
-            work,
-            wait,
-            cache: Ref::new(cache.clone()),
-            iterator: None,
-            is_passed_on: false,
-        }));
-        let mut names = Vec::with_capacity(self.items.len());
-        let mut askers = Vec::with_capacity(self.items.len());
-        for (index, item) in self.items.iter().enumerate() {
-            if let Some(named) = name_of(py, &StoredKey { key: item.key.bind(py), hash: item.hash })? {
-                names.push((named.0.clone(), item.hash));
-                askers.push((index, named));
-            }
-        }
+        let names: Vec<_> =
+            named.iter().map(|(index, (name, _))| (name.clone(), self.items[*index].hash)).collect();
         let remote = tier.remote(py);
-        let asked = remote.ask(&names, want, clock::now(), || wait);
+        let asked = remote.ask(&names, want, clock::now(), || number);
         let mut answers = Vec::new();
-        for ((index, named), asked) in askers.into_iter().zip(asked) {
+        for ((index, named), asked) in named.into_iter().zip(asked) {
             let id = match asked {
                 Asked::Waits(id) => id,
                 Asked::Answered(id, answer) => {
@@ -126,71 +218,16 @@ impl LoadDriver {
                     id
                 }
             };
-            let question = Question::new(std::sync::Arc::clone(&remote), id, named);
+            let question = Question::new(Arc::clone(&remote), (id, number), named);
             self.items[index].room.bind(py).get().asks(py, question);
         }
-        cache.get().poke(py)?;
-        Ok(answers)
-    }
-
-    /// Deals with answers. Returns the iterator of the next wait or of the loader; `None`: all
-    /// flights have ended.
-    fn go_on<'py>(&mut self, py: Python<'py>, mut answers: Answers) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let cache = self.cache.bind(py).clone();
-        let Some(tier) = cache.get().remote.get() else { unreachable!("there is a tier") };
-        loop {
-            self.take_answers(py, tier, answers)?;
-            if self.items.is_empty() {
-                return Ok(None);
-            }
-            let open: Vec<AskId> = self.items.iter().filter_map(|item| open_question(py, item)).collect();
-            let waits_for_others = !open.is_empty() && tier.remote(py).all_wait(&open);
-            if open.is_empty() || (open.len() < self.items.len() && waits_for_others) {
-                if !open.is_empty() {
-                    self.pass_on(py)?;
-                }
-                return self.run_loader(py);
-            }
-            match self.wait(py, tier)? {
-                Ok(iterator) => return Ok(Some(iterator)),
-                Err(more) => answers = more,
-            }
-        }
-    }
-
-    /// Begins to wait; or returns answers that have come meanwhile.
-    fn wait<'py>(
-        &mut self,
-        py: Python<'py>,
-        tier: &RemoteTier,
-    ) -> PyResult<Result<Bound<'py, PyAny>, Answers>> {
-        let event_loop = self.event_loop.bind(py).clone();
-        let options = PyDict::new(py);
-        options.set_item(pyo3::intern!(py, "loop"), &event_loop)?;
-        let future = library::future(py)?.invoke(&PyTuple::empty(py), Some(&options))?;
-        let iterator = future.invoke_method0(pyo3::intern!(py, "__await__"))?;
-        let LoadState::Asks(asks) = &mut self.state else { unreachable!("it asks") };
-        let kept = (Ref::new(future), Ref::new(event_loop));
-        let mut state = tier.state.borrow(py);
-        let wait = state.waits.entry(asks.wait).or_default();
-        if !wait.answers.is_empty() {
-            let answers = std::mem::take(&mut wait.answers);
-            drop(state);
-            drop(kept);
-            return Ok(Err(answers));
-        }
-        let before = wait.future.replace(kept);
-        drop(state);
-        drop(before);
-        asks.iterator = Some(Ref::new(iterator.clone()));
-        let wait = asks.wait;
-        watch(py, tier, &self.event_loop.bind(py).clone(), (wait, self.items.len()))?;
-        Ok(Ok(iterator))
+        answers
     }
 
     /// Lands values, and notes the keys to be loaded.
     fn take_answers(&mut self, py: Python<'_>, tier: &RemoteTier, answers: Answers) -> PyResult<()> {
-        let mut told: HashMap<AskId, Told> = answers.into_iter().collect();
+        let mut told: Vec<_> = answers.into_iter().map(|(id, answer)| (id, Some(answer))).collect();
+        told.sort_unstable_by_key(|(id, _)| *id);
         let mut done = Ok(());
         let items = std::mem::take(&mut self.items);
         let mut items = items.into_iter();
@@ -198,7 +235,10 @@ impl LoadDriver {
             if item.answer == Beforehand::Nothing {
                 let id = item.room.bind(py).get().with_question(py, |question| question.id);
                 let answer = match id {
-                    Some(id) => told.remove(&id),
+                    Some(id) => {
+                        let at = told.binary_search_by_key(&id, |(id, _)| *id);
+                        at.ok().and_then(|at| told.get_mut(at)?.1.take())
+                    }
                     // The key has no name in the tier, or the flight was fenced.
                     None => Some(Told::Alone),
                 };
@@ -208,7 +248,7 @@ impl LoadDriver {
                         Ok(None) => continue,
                         Err(error) => {
                             done = self.end_one(py, &item, Answer::failed(py, error.clone_ref(py)));
-                            if crate::errors::is_interrupt(py, &error) {
+                            if errors::is_interrupt(py, &error) {
                                 done = done.and(Err(error));
                                 break;
                             }
@@ -237,7 +277,13 @@ impl LoadDriver {
             Told::Value { bytes, until } => {
                 let canonical = room.with_question(py, |question| question.canonical.clone());
                 let value = tier.value(py, &bytes, &canonical.unwrap_or_default())?;
-                let Some(value) = value else { return Ok(Some(Beforehand::Undecodable)) };
+                let Some(value) = value else {
+                    if room.is_look(py) {
+                        self.end_one(py, item, Answer::Absent)?;
+                        return Ok(None);
+                    }
+                    return Ok(Some(Beforehand::Undecodable));
+                };
                 count(&tier.counts.hits);
                 let now = clock::now();
                 let beyond = match room.take_question(py) {
@@ -271,37 +317,6 @@ impl LoadDriver {
                 Ok(Some(Beforehand::Alone))
             }
         }
-    }
-
-    /// Gives the items that still wait to another driver.
-    fn pass_on(&mut self, py: Python<'_>) -> PyResult<()> {
-        let is_open = |item: &LoadFlight| open_question(py, item).is_some();
-        let (open, ours) = std::mem::take(&mut self.items).into_iter().partition(is_open);
-        self.items = ours;
-        let open: Vec<LoadFlight> = open;
-        for item in &open {
-            self.no_longer_waits(py, item);
-        }
-        let LoadState::Asks(asks) = &mut self.state else { unreachable!("it asks") };
-        let Work::Batch(loader) = &asks.work else { unreachable!("a single load has one answer") };
-        let work = Work::Batch(loader.copy(py));
-        asks.is_passed_on = true;
-        let (wait, cache) = (asks.wait, asks.cache.copy(py));
-        let passed =
-            LoadState::Asks(Box::new(Asks { work, wait, cache, iterator: None, is_passed_on: false }));
-        let cache = self.cache.bind(py).clone();
-        spawn_in(&cache, open, passed, &self.event_loop.bind(py).clone())
-    }
-
-    /// Calls the loader, for all items. `None`: all flights have ended.
-    fn run_loader<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.started = clock::now();
-        let LoadState::Asks(asks) = &self.state else { unreachable!("it asks") };
-        if asks.work.is_outdated(py, &self.items).unwrap_or(true) {
-            // All callers ask again, with the present state of the arguments.
-            return self.end(py, &Answer::Abandoned).map(|()| None);
-        }
-        self.start(py).map(Some)
     }
 
     /// A loaded value, in the form for the tier.

@@ -6,7 +6,7 @@
 //! - `options`: the settings, made by Python's `RedisBackend`;
 //! - `content`: values on their way to the tier and back;
 //! - `line`: the connection; `own`: the connection to a user's own backend;
-//! - `question`: the questions of loads, and their ends.
+//! - `question`: the questions of loads, and their ends; `inquiry`: a load that waits for answers.
 //!
 //! The driver itself is `crate::driver`. Rules:
 //! 1. one connection per cache, owned by one event loop. Only the driver on that loop takes orders
@@ -16,6 +16,7 @@
 //! 3. a hit in memory calls nothing here.
 
 mod content;
+mod inquiry;
 mod line;
 mod options;
 mod own;
@@ -25,8 +26,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use async_cache_core::remote::Landing;
 use async_cache_core::remote::port::Name;
-use async_cache_core::remote::{Answer, AskId, Landing};
 use async_cache_core::time::{Deadline, Time};
 use async_cache_redis::Route;
 use async_cache_tier::clock;
@@ -34,6 +35,7 @@ use async_cache_tier::remote::Remote;
 use pyo3::prelude::*;
 
 pub(crate) use content::{INFO, WARNING, name_of, say};
+pub(crate) use inquiry::{Answers, End, Inquiry};
 pub(crate) use line::{Line, Outgoing};
 pub(crate) use options::{RedisOptions, TierSettings};
 pub(crate) use own::{Job, OwnEngine, reply_to_get, text_of};
@@ -111,6 +113,8 @@ pub(crate) struct RemoteState {
     /// The loads that wait for answers, by number.
     pub(crate) waits: BTreeMap<u64, Wait>,
     pub(crate) last_wait: u64,
+    /// The loads whose answers have come, in the order of the answers.
+    pub(crate) answered: Vec<u64>,
     /// The callers that wait until a write is acknowledged.
     pub(crate) writes: Vec<WriteWait>,
     /// The objects on their way to and from a user's own backend.
@@ -120,9 +124,9 @@ pub(crate) struct RemoteState {
 /// A load that waits for answers.
 #[derive(Default)]
 pub(crate) struct Wait {
-    pub(crate) answers: Vec<(AskId, Answer)>,
-    /// Finished by the next answer, with its event loop.
-    pub(crate) future: Option<(Ref, Ref)>,
+    pub(crate) answers: Answers,
+    /// `None` during its steps.
+    pub(crate) inquiry: Option<Box<dyn Inquiry>>,
     /// The looks of the driver when it was asked to look: see `driver::watch`.
     pub(crate) asked_at: Option<u64>,
 }
@@ -135,7 +139,7 @@ pub(crate) struct WriteWait {
     pub(crate) event_loop: Ref,
 }
 
-visits!(struct Wait { future });
+visits!(struct Wait { inquiry });
 visits!(struct WriteWait { future, event_loop });
 visits!(struct RemoteState { owner, attempt, transport, end_of_loop, waits, writes, objects });
 
@@ -199,6 +203,7 @@ impl RemoteState {
             drives: 0,
             waits: BTreeMap::new(),
             last_wait: 0,
+            answered: Vec::new(),
             writes: Vec::new(),
             objects: Objects::default(),
         }

@@ -18,6 +18,8 @@ use super::SharedRemote;
 pub(crate) struct Question {
     pub(crate) remote: Arc<SharedRemote>,
     pub(crate) id: AskId,
+    /// The number of the inquiry: see [`RemoteState::waits`](super::RemoteState::waits).
+    pub(crate) inquiry: u64,
     pub(crate) name: Name,
     /// The canonical bytes of the key.
     pub(crate) canonical: Vec<u8>,
@@ -25,8 +27,12 @@ pub(crate) struct Question {
 }
 
 impl Question {
-    pub(crate) fn new(remote: Arc<SharedRemote>, id: AskId, (name, canonical): (Name, Vec<u8>)) -> Self {
-        Self { remote, id, name, canonical, has_ended: false }
+    pub(crate) fn new(
+        remote: Arc<SharedRemote>,
+        (id, inquiry): (AskId, u64),
+        (name, canonical): (Name, Vec<u8>),
+    ) -> Self {
+        Self { remote, id, inquiry, name, canonical, has_ended: false }
     }
 
     /// The present answer of [`Question::take`] or [`Question::land`].

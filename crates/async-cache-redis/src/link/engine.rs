@@ -141,8 +141,7 @@ impl Writing<'_> {
 
     /// Rule 4.
     fn life(&mut self, name: &Name) {
-        self.writer.begin(2);
-        self.writer.argument(b"PTTL");
+        self.writer.raw(b"*2\r\n$4\r\nPTTL\r\n");
         self.key(name);
     }
 

@@ -312,6 +312,51 @@ fn string(marker: u8, length: usize, mut bytes: Vec<u8>) -> Result<Value, Malfor
     }
 }
 
-fn integer(digits: &[u8]) -> Option<i64> {
-    std::str::from_utf8(digits).ok()?.parse().ok()
+/// Decimal digits after an optional sign.
+fn integer(text: &[u8]) -> Option<i64> {
+    let (is_negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] | digits => (false, digits),
+    };
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_i64, |number, &byte| {
+        let digit = i64::from(byte.is_ascii_digit().then(|| byte - b'0')?);
+        let number = number.checked_mul(10)?;
+        if is_negative { number.checked_sub(digit) } else { number.checked_add(digit) }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::integer;
+
+    #[test]
+    fn integers_are_read_as_the_standard_library_reads_them() {
+        let texts = [
+            "0",
+            "7",
+            "-1",
+            "+12",
+            "-0",
+            "9223372036854775807",
+            "9223372036854775808",
+            "-9223372036854775808",
+            "-9223372036854775809",
+            "",
+            "-",
+            "+",
+            "1 ",
+            " 1",
+            "--1",
+            "1_0",
+            "0x1",
+            "99999999999999999999",
+        ];
+        for text in texts {
+            assert_eq!(integer(text.as_bytes()), text.parse().ok(), "{text:?}");
+        }
+        assert_eq!(integer(b"1\xff"), None);
+    }
 }

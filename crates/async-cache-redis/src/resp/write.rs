@@ -39,9 +39,26 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// Bytes of whole arguments, in the form of the protocol.
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
+    }
+
     fn length(&mut self, marker: u8, length: usize) {
         self.out.push(marker);
-        self.out.extend_from_slice(length.to_string().as_bytes());
+        // The digits, from the last to the first.
+        let start = self.out.len();
+        let mut rest = length;
+        loop {
+            self.out.push(b"0123456789".get(rest % 10).copied().unwrap_or(b'0'));
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        if let Some(digits) = self.out.get_mut(start..) {
+            digits.reverse();
+        }
         self.out.extend_from_slice(b"\r\n");
     }
 }

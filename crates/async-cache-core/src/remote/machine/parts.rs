@@ -57,14 +57,17 @@ impl Machine {
         }
         let (epoch, generation) = (self.epoch, self.generation);
         let until = now.later(self.settings.timeout);
-        let mut names = Vec::new();
+        let mut names = Vec::with_capacity(ids.len());
         for &id in ids {
-            self.set_phase(id, Phase::Reading);
-            self.arm(id, until);
-            if let Some(ask) = self.asks.get_mut(&id) {
-                (ask.epoch, ask.generation, ask.is_open) = (epoch, generation, true);
-                names.push(ask.name.clone());
+            let Some(ask) = self.asks.get_mut(&id) else { continue };
+            self.leading -= usize::from(matches!(ask.phase, Phase::Leading(_)));
+            ask.phase = Phase::Reading;
+            (ask.epoch, ask.generation, ask.is_open) = (epoch, generation, true);
+            if let Some(before) = ask.timer.replace(until) {
+                self.timers.remove(&(before, id));
             }
+            self.timers.insert((until, id));
+            names.push(ask.name.clone());
         }
         if !names.is_empty() {
             self.send(Command::Read(names), Purpose::Read(ids.to_vec()), now);
@@ -101,8 +104,13 @@ impl Machine {
     }
 
     pub(super) fn answer(&mut self, id: AskId, answer: Answer, is_witnessed: bool, puts: bool) {
-        self.set_phase(id, Phase::Answered { is_witnessed, puts });
-        self.disarm(id);
+        if let Some(ask) = self.asks.get_mut(&id) {
+            self.leading -= usize::from(matches!(ask.phase, Phase::Leading(_)));
+            ask.phase = Phase::Answered { is_witnessed, puts };
+            if let Some(at) = ask.timer.take() {
+                self.timers.remove(&(at, id));
+            }
+        }
         self.outputs.push_back(Output::Answer(id, answer));
     }
 
@@ -130,8 +138,10 @@ impl Machine {
     }
 
     pub(super) fn remove(&mut self, id: AskId) -> Option<Ask> {
-        self.disarm(id);
         let ask = self.asks.remove(&id)?;
+        if let Some(at) = ask.timer {
+            self.timers.remove(&(at, id));
+        }
         self.leading -= usize::from(matches!(ask.phase, Phase::Leading(_)));
         if let Some(ids) = self.names.get_mut(&ask.name) {
             ids.retain(|&other| other != id);
