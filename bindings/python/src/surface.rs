@@ -236,7 +236,7 @@ impl Cache {
             let remote = tier.remote(py);
             dict.set_item("remote_up", remote.is_up())?;
             dict.set_item("remote_pending", remote.pending())?;
-            dict.set_item("remote_hits", tier.counts.hits.load(Ordering::Relaxed))?;
+            dict.set_item("remote_hits", stats.remote_hits)?;
             dict.set_item("remote_misses", tier.counts.misses.load(Ordering::Relaxed))?;
             dict.set_item("remote_undecodable", tier.counts.undecodable.load(Ordering::Relaxed))?;
             dict.set_item("remote_unshared", tier.counts.unshared.load(Ordering::Relaxed))?;

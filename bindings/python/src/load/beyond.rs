@@ -279,12 +279,12 @@ impl LoadDriver {
                 let value = tier.value(py, &bytes, &canonical.unwrap_or_default())?;
                 let Some(value) = value else {
                     if room.is_look(py) {
-                        self.end_one(py, item, Answer::Absent)?;
+                        self.end_unloaded(py, item, Answer::Absent)?;
                         return Ok(None);
                     }
                     return Ok(Some(Beforehand::Undecodable));
                 };
-                count(&tier.counts.hits);
+                self.cache.bind(py).get().state.borrow(py).tiered.shard.count_remote_hit();
                 let now = clock::now();
                 let beyond = match room.take_question(py) {
                     Some(question) => Beyond::Taken(question, until),
@@ -295,7 +295,7 @@ impl LoadDriver {
             }
             Told::Absent => {
                 count(&tier.counts.misses);
-                self.end_one(py, item, Answer::Absent)?;
+                self.end_unloaded(py, item, Answer::Absent)?;
                 Ok(None)
             }
             Told::Lead => {
@@ -306,17 +306,23 @@ impl LoadDriver {
                 if tier.remote(py).suspects(clock::now()) == Suspects::Served {
                     let query = StoredKey { key: item.key.bind(py), hash: item.hash };
                     if let Some(value) = self.cache.bind(py).get().serve_suspect(py, &query)? {
-                        self.end_one(py, item, Answer::Value(Ref::new(value)))?;
+                        self.end_unloaded(py, item, Answer::Value(Ref::new(value)))?;
                         return Ok(None);
                     }
                 }
                 if room.is_look(py) {
-                    self.end_one(py, item, Answer::Absent)?;
+                    self.end_unloaded(py, item, Answer::Absent)?;
                     return Ok(None);
                 }
                 Ok(Some(Beforehand::Alone))
             }
         }
+    }
+
+    /// Ends a flight for which no loader runs.
+    fn end_unloaded(&self, py: Python<'_>, item: &LoadFlight, answer: Answer) -> PyResult<()> {
+        self.cache.bind(py).get().state.borrow(py).tiered.shard.count_no_load();
+        self.end_one(py, item, answer)
     }
 
     /// A loaded value, in the form for the tier.

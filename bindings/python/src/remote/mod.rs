@@ -68,7 +68,6 @@ pub(crate) struct RemoteTier {
 /// The counters of the tier.
 #[derive(Default)]
 pub(crate) struct RemoteCounts {
-    pub(crate) hits: AtomicU64,
     pub(crate) misses: AtomicU64,
     pub(crate) undecodable: AtomicU64,
     pub(crate) unshared: AtomicU64,

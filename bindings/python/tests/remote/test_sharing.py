@@ -24,7 +24,9 @@ def test_a_value_loaded_in_one_cache_is_a_hit_in_another(run: Run, backend: Redi
         assert load.calls == 1
         assert second.stats()["remote_hits"] == 1
         assert await second.get("k") == load.value
-        assert second.hits == 1, "the second look is a hit in memory"
+        assert list((await second.get_many(["k", "nowhere"])).values()) == [load.value]
+        assert (first.stats()["loads"], second.stats()["loads"]) == (1, 0)
+        assert second.hits == 2, "the second look is a hit in memory"
 
     run(main())
 

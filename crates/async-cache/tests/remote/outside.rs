@@ -37,6 +37,7 @@ fn memory_follows_removals_and_renames_from_outside() {
         leaves(&two, "flushed", "FLUSHALL", || drop(server.call(&["FLUSHALL"]))).await;
         soon("the writer follows, too", || one.get("flushed").is_none()).await;
         assert_eq!(two.fetch("flushed").await, None);
+        hears(&one).await; // A write that meets the new generation on its way is lost.
         one.set("flushed".into(), "again".into());
         shows(&two, "flushed", Some("again")).await;
     });
