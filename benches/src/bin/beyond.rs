@@ -1,6 +1,6 @@
-//! Entries shared beyond one host, beside redis-rs on the same server: a hit in memory with and
-//! without the tier, a hit on the server, a thousand at once, many keys in one call, and the time
-//! until a write of one cache has left the memory of another.
+//! Entries shared beyond one host, beside redis-rs and `cached` on the same server: a hit in memory
+//! with and without the tier, a hit on the server, a thousand at once, many keys in one call, and
+//! the time until a write of one cache has left the memory of another.
 //!
 //! Every contender has one connection, and runs on a runtime with one thread. Values have 100
 //! bytes. redis-rs returns bytes; async-cache returns the decoded value.
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use async_cache::AsyncCache;
 use async_cache::remote::Redis;
 use async_cache_benches::{Report, contender, digits};
+use cached::{AsyncRedisCache, ConcurrentCachedAsync};
 use redis::AsyncCommands;
 use tokio::runtime::{Builder, Runtime};
 
@@ -31,6 +32,13 @@ fn cache(port: u16, maxsize: Option<usize>) -> Cache {
     let builder = AsyncCache::builder().remote(redis);
     let builder = if let Some(maxsize) = maxsize { builder.maxsize(maxsize) } else { builder };
     builder.build().expect("no backup")
+}
+
+/// The peer's cache on the server; with a memory of its own if `in_memory`.
+async fn peer(port: u16, in_memory: bool) -> AsyncRedisCache<String, String> {
+    let builder = AsyncRedisCache::builder("peer").ttl_secs(3600);
+    let builder = builder.connection_string(&format!("redis://127.0.0.1:{port}/?protocol=resp3"));
+    builder.client_side_caching(in_memory).build().await.expect("a server")
 }
 
 async fn eventually<F: Future<Output = bool>>(mut holds: impl FnMut() -> F) {
@@ -58,12 +66,16 @@ fn measure(report: &mut Report, port: u16, rounds: usize, calls: usize) {
     let (shared, asking) = (cache(port, None), cache(port, Some(0)));
     let client = redis::Client::open(format!("redis://127.0.0.1:{port}/?protocol=resp3")).expect("a URL");
     let connection = runtime.block_on(client.get_multiplexed_async_connection()).expect("a server");
+    let (peer, peer_in_memory) =
+        runtime.block_on(async { (peer(port, false).await, peer(port, true).await) });
     runtime.block_on(async {
         shared.fetch("nothing").await;
         for key in &keys {
             alone.set(key.clone(), value.clone());
             shared.set(key.clone(), value.clone());
             let () = connection.clone().set(format!("raw:{key}"), &value).await.expect("a write");
+            peer.async_cache_set(key.clone(), value.clone()).await.expect("a write");
+            peer_in_memory.async_cache_get(key).await.expect("a value");
         }
         let last = keys.last().expect("a key");
         eventually(async || asking.fetch(last).await.is_some()).await;
@@ -82,6 +94,15 @@ fn measure(report: &mut Report, port: u16, rounds: usize, calls: usize) {
         &mut [
             contender("without a tier beyond the host", || hit(&alone)),
             contender("with the tier", || hit(&shared)),
+            contender("cached, client-side caching", || {
+                runtime.block_on(async {
+                    for number in 0..calls {
+                        let value = peer_in_memory.async_cache_get(&keys[number % KEYS]).await;
+                        black_box(value.expect("a server").expect("a value"));
+                    }
+                });
+                calls as u64
+            }),
         ],
     );
 
@@ -96,6 +117,15 @@ fn measure(report: &mut Report, port: u16, rounds: usize, calls: usize) {
                         let key = format!("raw:{}", keys[number % KEYS]);
                         let value: Vec<u8> = connection.get(key).await.expect("a value");
                         black_box(value);
+                    }
+                });
+                calls as u64
+            }),
+            contender("cached, async_cache_get", || {
+                runtime.block_on(async {
+                    for number in 0..calls {
+                        let value = peer.async_cache_get(&keys[number % KEYS]).await;
+                        black_box(value.expect("a server").expect("a value"));
                     }
                 });
                 calls as u64

@@ -220,6 +220,22 @@ where
         self.get_many([key]).await.pop().flatten()
     }
 
+    /// Waits until the [tier beyond this host](Builder::remote) has acknowledged all writes of this
+    /// cache, for the [timeout](crate::remote::RedisBuilder::timeout) at most. Then every later
+    /// read of any process sees them, except for what another's memory holds until the message
+    /// arrives there. True if all writes are acknowledged, also without such a tier; false if the
+    /// timeout is over, or the server is away. Unacknowledged writes are sent again later.
+    ///
+    /// # Cancel safety
+    /// Dropping the returned future has no other effect.
+    #[cfg(feature = "redis")]
+    pub async fn acknowledged(&self) -> bool {
+        match &self.inner.remote {
+            Some(tier) => tier.acknowledged().await,
+            None => true,
+        }
+    }
+
     /// Returns the values of keys, each as by [`fetch`](Self::fetch), in the order of the keys. The
     /// tier beyond this host is asked once for all keys that are not here.
     ///

@@ -65,6 +65,8 @@ pub(crate) struct Shared {
     route: Arc<Mutex<Route>>,
     /// Rung after each call: the task looks.
     look: Notify,
+    /// Rung by the task after it has looked.
+    looked: Notify,
     /// The present task; 0 without one.
     driver: AtomicU64,
     drivers: AtomicU64,
@@ -122,6 +124,7 @@ impl<K, V> RemoteTier<K, V> {
             route: Arc::new(Mutex::new(redis.route.clone())),
             redis,
             look: Notify::new(),
+            looked: Notify::new(),
             driver: AtomicU64::new(0),
             drivers: AtomicU64::new(0),
             ran_at: AtomicU64::new(0),
@@ -200,6 +203,22 @@ impl<K, V> RemoteTier<K, V> {
     /// Removes everything. Before memory is cleared.
     pub(crate) fn clear(&self) {
         self.shared.remote.clear(Shared::now());
+    }
+
+    /// Waits until the server has acknowledged all writes, or the timeout is over, or no word is
+    /// expected soon. Whether all are acknowledged.
+    pub(crate) async fn acknowledged(&self) -> bool {
+        let shared = &self.shared;
+        let until = tokio::time::Instant::now() + shared.redis.settings.timeout;
+        self.look();
+        loop {
+            let looked = shared.looked.notified();
+            if !shared.remote.expects_word_of(None, Shared::now())
+                || tokio::time::timeout_at(until, looked).await.is_err()
+            {
+                return shared.remote.is_settled();
+            }
+        }
     }
 
     /// Whether suspect entries are served now.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from programs import start
 from servers import Server
 
@@ -19,21 +20,22 @@ async def load():
 
 async def main():
     backend = RedisBackend("127.0.0.1", int(sys.argv[1]))
-    caches = [AsyncCache(remote_cache=backend) for _ in range(4)]
+    caches = [AsyncCache(remote_cache=backend) for _ in range(int(sys.argv[2]))]
     for cache in caches:
         await cache.get("another key")
     print("ready", flush=True)
     sys.stdin.readline()
     values = await asyncio.gather(*[cache.get("k", load) for cache in caches for _ in range(100)])
-    assert values == ["value"] * 400
+    assert values == ["value"] * len(caches) * 100
     print(loads, flush=True)
 
 asyncio.run(main())
 """
 
 
-def test_two_processes_with_four_caches_each_load_a_key_once(server: Server) -> None:
-    programs = [start(PROGRAM, server.port) for _ in range(2)]
+@pytest.mark.parametrize(("processes", "caches"), [(2, 4), (8, 1)])
+def test_processes_and_caches_load_a_key_once(server: Server, processes: int, caches: int) -> None:
+    programs = [start(PROGRAM, server.port, caches) for _ in range(processes)]
     for program in programs:
         assert program.stdout is not None and program.stdout.readline() == "ready\n"
     outputs = []

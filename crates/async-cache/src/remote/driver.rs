@@ -156,6 +156,7 @@ impl Task {
         while let Some(order) = shared.remote.order() {
             self.obey(order);
         }
+        shared.looked.notify_waiters();
         if shared.is_closed.load(Ordering::Acquire) {
             // Rule 3.
             let closes_at = *self.closes_at.get_or_insert(now.later(shared.redis.settings.timeout));

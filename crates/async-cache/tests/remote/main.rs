@@ -2,6 +2,7 @@
 // The clocks and the processes of these tests are real.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod acknowledged;
 mod batches;
 mod beside_files;
 mod callers;
