@@ -68,9 +68,10 @@ impl Cache {
         room: &Bound<'_, Room>,
         running: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        if let Some(question) = room.get().take_question(py) {
-            self.left_inquiry(py, question.inquiry, room);
-        }
+        let left = match room.get().take_question(py) {
+            Some(question) => self.left_inquiry(py, question.inquiry, room),
+            None => Ok(()),
+        };
         let ended = if room.get().is_inherited(py) {
             // The parent's load has not failed: it goes on in the parent.
             self.state.borrow(py).tiered.shard.finish_without_storing(flight, Duration::ZERO)
@@ -79,7 +80,7 @@ impl Cache {
         };
         let told = room.get().tell(py, Answer::Abandoned, running);
         drop(ended);
-        told
+        left.and(told)
     }
 
     /// Ends a flight without a value.

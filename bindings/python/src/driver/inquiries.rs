@@ -87,24 +87,29 @@ pub(crate) fn park(
 }
 
 impl Cache {
-    /// A flight with a question of this inquiry has ended without an answer. Rule 3.
-    pub(crate) fn left_inquiry(&self, py: Python<'_>, number: u64, room: &Bound<'_, Room>) {
-        let Some(tier) = self.remote.get() else { return };
+    /// A flight with a question of this inquiry has ended without an answer. Rules 2 and 3. `Err`: an
+    /// interrupt.
+    pub(crate) fn left_inquiry(&self, py: Python<'_>, number: u64, room: &Bound<'_, Room>) -> PyResult<()> {
+        let Some(tier) = self.remote.get() else { return Ok(()) };
         let inquiry = {
             let mut state = tier.state.borrow(py);
             state.waits.get_mut(&number).and_then(|wait| wait.inquiry.take())
         };
-        let Some(inquiry) = inquiry else { return };
+        let Some(inquiry) = inquiry else { return Ok(()) };
         let rest = inquiry.leave(py, room.as_any());
         let mut state = tier.state.borrow(py);
-        let ended = match state.waits.get_mut(&number) {
+        let (ended, has_answers) = match state.waits.get_mut(&number) {
             Some(wait) if rest.is_some() => {
                 wait.inquiry = rest;
-                None
+                (None, !wait.answers.is_empty())
             }
-            _ => state.waits.remove(&number),
+            _ => (state.waits.remove(&number), false),
         };
+        if has_answers {
+            state.answered.push(number);
+        }
         drop(state);
         drop(ended);
+        if has_answers { self.poke(py) } else { Ok(()) }
     }
 }
