@@ -39,6 +39,8 @@
 //!    asynchronous replica may have missed them.
 //! 10. A sign of life precedes the first lease, so that a lease without one is a dead owner's.
 //!     A process whose loads outlive a connection also says that the owners of their leases live.
+//!     So a lease that no load holds any more, and whose end the engine may not know, is released on
+//!     the next connection, before anything is read.
 //! 11. Nobody waits longer than the timeout for an engine that says nothing, and once it was silent
 //!     for that long, nobody waits at all until it speaks. A connection that stays silent is lost.
 //!     It is asked for a sign of life at intervals, also while it is busy.
@@ -71,6 +73,8 @@ use crate::time::Time;
 const MOST_AT_ONCE: u8 = 4;
 /// The first pause between two reads of a name whose changes are not heard.
 const FIRST_POLL: Duration = Duration::from_millis(20);
+/// How many leases without a holder are released on the next connection.
+const MOST_ORPHANS: usize = 1024;
 /// How many puts wait for a connection that is being made.
 const MOST_UNSENT: usize = 1024;
 
@@ -154,6 +158,7 @@ pub(super) enum Purpose {
     Acquire(AskId, Lease, Name),
     Fill(AskId, Lease),
     Extend(AskId, Lease),
+    Release(Name, Lease),
     Put(Name),
     Drop(Vec<Name>),
     Generation {
@@ -227,6 +232,8 @@ pub struct Machine {
     pub(super) timers: BTreeSet<(Time, AskId)>,
     /// How many questions hold a lease.
     pub(super) leading: usize,
+    /// Rule 10: leases that nobody holds, and that may stand.
+    pub(super) orphans: VecDeque<(Name, Lease)>,
     /// The owners whom questions wait for, and whether one is being asked about.
     pub(super) watched: BTreeMap<Owner, bool>,
 
@@ -280,6 +287,7 @@ impl Machine {
             names: BTreeMap::new(),
             timers: BTreeSet::new(),
             leading: 0,
+            orphans: VecDeque::new(),
             watched: BTreeMap::new(),
             sent: VecDeque::new(),
             unanswered: 0,
@@ -506,11 +514,9 @@ impl Machine {
         }
         let Some(ask) = self.remove(id) else { return };
         if let Phase::Leading(lease) = ask.phase
-            && matches!(self.link, Link::Up(_))
             && ask.generation == self.generation
         {
-            let release = Command::Release { name: ask.name.clone(), lease };
-            self.send(release, Purpose::Other, now);
+            self.release(ask.name.clone(), lease, now);
         }
         self.wake(&ask.name, now); // Rule 5.
     }
@@ -531,6 +537,6 @@ pub(super) enum RuleName {
     PendingIsSent,
     /// Kept by the engine.
     FillChecks,
-    /// Kept by the engine.
+    /// Kept by the engine, whose leases end by themselves, and by the release of orphans.
     LeaseEnds,
 }

@@ -697,6 +697,42 @@ fn puts_that_wait_for_a_connection_are_bounded() {
 }
 
 #[test]
+fn leases_that_nobody_holds_are_released_on_the_next_connection() {
+    let mut script = Script::up();
+    let (failed, of_failed) = script.leads(1);
+    let (loaded, of_loaded) = script.leads(2);
+    let (later, of_later) = script.leads(3);
+    let (_, of_running) = script.leads(4);
+    script.asks(5);
+    script.replies(Reply::Found(vec![Found::Absent]));
+    let Some((_, Command::Acquire { lease: of_asking, .. })) = script.unanswered.back().cloned() else {
+        panic!("no lease was asked for")
+    };
+    script.machine.end(failed, script.now);
+    script.lands(loaded);
+    assert_eq!(script.unanswered.len(), 3, "the connection breaks under all of them");
+    script.breaks();
+    script.machine.end(later, script.now);
+    script.wants_connection();
+    script.connects(ALL);
+    let released = [(5, of_asking), (1, of_failed), (2, of_loaded), (3, of_later)];
+    let released = released.map(|(key, lease)| Command::Release { name: name(key), lease });
+    assert_eq!(script.commands(), released, "and not {of_running:?}");
+    // Those are lost as well.
+    script.breaks();
+    script.wants_connection();
+    script.connects(ALL);
+    assert_eq!(script.commands(), released);
+    while !script.unanswered.is_empty() {
+        script.replies(Reply::Refused);
+    }
+    script.breaks();
+    script.wants_connection();
+    script.connects(ALL);
+    assert!(script.unanswered.is_empty());
+}
+
+#[test]
 fn a_load_that_outlives_its_connection_keeps_its_owner_alive() {
     let mut script = Script::up();
     script.leads(1);
