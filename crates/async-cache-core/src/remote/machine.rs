@@ -174,6 +174,32 @@ pub(super) enum Purpose {
     Other,
 }
 
+/// The writes of a process until a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteMark {
+    last_sent: CommandId,
+    /// The connection that they were sent on. `None`: they were to be sent.
+    connection: Option<u64>,
+}
+
+impl WriteMark {
+    /// Ascends with time.
+    pub fn order(&self) -> u64 {
+        self.last_sent.0
+    }
+}
+
+/// What the engine has said about writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// They have run.
+    Acknowledged,
+    /// Nothing yet.
+    Expected,
+    /// Nothing, and nothing is expected soon: the engine is away or silent. They are sent again.
+    None,
+}
+
 /// An acknowledged write.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Written {
@@ -218,6 +244,8 @@ pub struct Machine {
     /// Until when entries of a lost connection are served.
     pub(super) uncovered_until: Option<Time>,
 
+    /// How many connections were made.
+    pub(super) connections: u64,
     pub(super) owner: Owner,
     pub(super) identity: Option<u64>,
     pub(super) generation: Option<Generation>,
@@ -278,6 +306,7 @@ impl Machine {
             is_said_down: false,
             is_said_refused: false,
             uncovered_until: None,
+            connections: 0,
             owner: Owner(0),
             identity: None,
             generation: None,
@@ -349,14 +378,33 @@ impl Machine {
         self.pending.is_empty() && self.clearing == Clearing::No
     }
 
-    /// Whether the engine is expected to acknowledge a write soon: of a name, or of everything.
-    pub fn expects_word_of(&self, name: Option<&Name>, now: Time) -> bool {
-        let is_pending = match name {
-            Some(name) => self.pending.contains_key(name),
-            None => !self.pending.is_empty(),
+    /// The writes until now, to be waited for with [`Machine::word_of`]. Connects if the connection
+    /// was given up. `None`: the engine has acknowledged them.
+    pub fn mark(&mut self, now: Time) -> Option<WriteMark> {
+        if self.is_settled() {
+            return None;
+        }
+        if self.link == Link::Idle {
+            self.connect(now);
+        }
+        let connection = matches!(self.link, Link::Up(_)).then_some(self.connections);
+        Some(WriteMark { last_sent: CommandId(self.last_command), connection })
+    }
+
+    /// What the engine has said about writes.
+    pub fn word_of(&self, mark: &WriteMark, now: Time) -> Word {
+        let is_acknowledged = if mark.connection == Some(self.connections) {
+            self.replied >= mark.last_sent
+        } else {
+            self.is_settled() // They were sent on a later connection.
         };
-        let is_open = is_pending || self.clearing != Clearing::No;
-        is_open && (self.is_up() || self.parks(now))
+        if is_acknowledged {
+            Word::Acknowledged
+        } else if self.is_up() || self.parks(now) {
+            Word::Expected
+        } else {
+            Word::None
+        }
     }
 
     /// Whether a connection is being made, or is there.

@@ -28,6 +28,7 @@ impl Machine {
         self.is_stalled = false;
         self.is_said_refused = false;
         let last_heard = std::mem::replace(&mut self.heard_at, now);
+        self.connections += 1;
         self.owner = owner;
         self.alive_until = Time::default();
         self.forget_sent();
@@ -123,7 +124,7 @@ impl Machine {
         for sent in std::mem::take(&mut self.sent) {
             match sent.what {
                 Purpose::Acquire(_, lease, name) | Purpose::Release(name, lease) => {
-                    self.orphaned(name, lease)
+                    self.orphaned(name, lease);
                 }
                 Purpose::Fill(id, lease) => {
                     if let Some(ask) = self.asks.get(&id) {

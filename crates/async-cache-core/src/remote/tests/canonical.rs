@@ -30,6 +30,7 @@ impl Process {
         machine.replied = CommandId(0);
         machine.up_at = crate::time::Time::default();
         machine.attempts = 0;
+        machine.connections = 0;
         let asks: HashMap<AskId, AskId> =
             machine.asks.keys().enumerate().map(|(at, &id)| (id, AskId(at as u64 + 1))).collect();
         let is_known = |id: &AskId| asks.get(id).copied();
