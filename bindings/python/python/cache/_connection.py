@@ -6,13 +6,15 @@ wants as coroutines. Rules:
 1. a connection is opened in an empty context, so that it keeps nothing of the call that needed it;
 2. when an event loop ends in order (`asyncio.run`), it closes its asynchronous generators. One of
    them belongs to the connection, and closes it while the loop still runs, once all writes are
-   acknowledged, or after the timeout;
+   acknowledged, or after the timeout. Before, `asyncio.run` cancels all tasks, so that a
+   connection which is being made ends without a word in the log;
 3. in a forked child, a cache does not touch the connection of its parent: see `keep`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import os
@@ -57,31 +59,32 @@ def open_connection(
     """Begins to open a connection. `attempt` knows the way, and gets the reason of a failure;
     `left`, if given, is called when the loop ends in order.
     """
-    opening = _open(loop, protocol, attempt, backend, left)
+    if left is not None:
+        watch_loop(protocol, left)
+    opening = _open(loop, protocol, attempt, backend)
     # Rule 1.
-    return contextvars.Context().run(asyncio.Task, opening, loop=loop, name="async_cache.connect")
+    task = contextvars.Context().run(asyncio.Task, opening, loop=loop, name="async_cache.connect")
+
+    def ended(task: asyncio.Task[None]) -> None:
+        # A task that is cancelled before its first step runs nothing.
+        if task.cancelled():
+            attempt.cancelled()
+
+    task.add_done_callback(ended, context=contextvars.Context())
+    return task
 
 
-def watch_loop(loop: asyncio.AbstractEventLoop, protocol: Any, left: Any) -> asyncio.Task[None]:
-    """Lets `left` be called when the loop ends in order, for a connection without a socket."""
-    return contextvars.Context().run(asyncio.Task, _watch_end(protocol, left), loop=loop)
-
-
-async def _watch_end(protocol: Any, left: Any) -> None:
+def watch_loop(protocol: Any, left: Any) -> None:
+    """Lets `left` be called when the running loop ends in order. At once, not in a task: the loop
+    may end before its next turn.
+    """
     end = _until_the_loop_ends(left)
-    await end.__anext__()
+    with contextlib.suppress(StopIteration):
+        end.__anext__().send(None)
     protocol.end_of_loop(end)
 
 
-async def _open(
-    loop: asyncio.AbstractEventLoop,
-    protocol: Any,
-    attempt: Attempt,
-    backend: Any,
-    left: Any,
-) -> None:
-    if left is not None:
-        await _watch_end(protocol, left)
+async def _open(loop: asyncio.AbstractEventLoop, protocol: Any, attempt: Attempt, backend: Any) -> None:
     try:
         context = backend._context()
     except Exception as error:
@@ -97,12 +100,35 @@ async def _open(
         else:
             connecting = loop.create_connection(lambda: protocol, *place, ssl=context)
         try:
-            await asyncio.wait_for(connecting, patience)
+            await _connected(connecting, patience)
+        except asyncio.CancelledError:
+            attempt.cancelled()
+            raise
         except Exception as error:
             attempt.failed(_reason(error, context is not None))
         else:
             if not asks:
                 return
+
+
+async def _connected(connecting: Coroutine[Any, Any, Any], patience: float) -> None:
+    """Waits for a connection, and cancels it when time is up. Unlike `asyncio.wait_for` (before
+    Python 3.12), it raises at once if the caller is cancelled: before a transport that is given up
+    can say so.
+    """
+    task = asyncio.ensure_future(connecting)
+    try:
+        done, _ = await asyncio.wait([task], timeout=patience)
+    except asyncio.CancelledError:
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        task.cancel()
+        raise
+    if not done:
+        task.cancel()
+        await asyncio.wait([task])
+    if task.cancelled():
+        raise asyncio.TimeoutError
+    task.result()
 
 
 async def _ask(place: str | tuple[str, int], context: ssl.SSLContext | None, attempt: Attempt) -> None:
@@ -143,11 +169,13 @@ async def _until_the_loop_ends(left: Any) -> AsyncGenerator[None]:
     try:
         yield
     finally:
-        await _written(left)
-        left()
-        # The transport tells its protocol in the next turn, and closes its socket.
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        try:
+            await _written(left)
+        finally:
+            left()
+            # The transport tells its protocol in the next turn, and closes its socket.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
 
 
 async def _written(left: Any) -> None:

@@ -1,7 +1,9 @@
 """A user's own remote backend: its methods run as tasks of one event loop.
 
 Calls about one key run one after the other, in the order of the cache; calls about several keys at
-the same time; `clear` alone. Every call ends with a report to the native part, in any order.
+the same time; `clear` alone. Every call ends with a report to the native part, in any order. So
+does a call that is cancelled, as `asyncio.run` does at its end: the native part removes the key of
+a `set` that was cut short. A removal that is cancelled begins once more.
 """
 
 from __future__ import annotations
@@ -29,8 +31,11 @@ class Runner:
         self._last: dict[str, asyncio.Task[Any]] = {}
         self._clear: asyncio.Task[Any] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._is_aborted = False
 
-    def run(self, number: int, kind: str, keys: list[str], value: Any, ttl: float | None) -> None:
+    def run(
+        self, number: int, kind: str, keys: list[str], value: Any, ttl: float | None, is_again: bool = False
+    ) -> None:
         """Begins a command."""
         before = self._before(kind, keys)
         # An empty context: the call belongs to no load.
@@ -39,6 +44,17 @@ class Runner:
         )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+        def ended(task: asyncio.Task[Any]) -> None:
+            # Here, not in the task: a task that is cancelled before its first step runs nothing.
+            if not task.cancelled():
+                return
+            if kind in ("delete", "clear") and not is_again and not self._is_aborted:
+                self.run(number, kind, keys, value, ttl, is_again=True)
+            else:
+                self._ended(number, None, f"{type(self._backend).__qualname__}.{kind} was cancelled")
+
+        task.add_done_callback(ended, context=contextvars.Context())
         for key in keys:
             self._last[key] = task
             task.add_done_callback(lambda done, key=key: self._forget(key, done))  # type: ignore[misc]
@@ -85,5 +101,6 @@ class Runner:
 
     def abort(self) -> None:
         """Cancels all calls."""
+        self._is_aborted = True
         for task in list(self._tasks):
             task.cancel()

@@ -3,12 +3,15 @@
 //! `cache._connection` has the sockets, and drives an attempt so: it connects to the place of each
 //! [`Attempt::step`]. If the server is to be asked for the way, it writes [`Attempt::question`] and
 //! gives the received bytes to [`Attempt::answer`]. Otherwise the connection is that of the cache.
-//! [`Attempt::failed`] gets the reason when a place cannot be reached.
+//! [`Attempt::failed`] gets the reason when a place cannot be reached. [`Attempt::cancelled`] is
+//! called when the task was cancelled.
 //!
 //! Rules:
 //! 1. the route of the tier decides ([`async_cache_redis::Route`]); it outlives the attempts;
 //! 2. an attempt that is not the present one any more changes nothing, and has no further step;
-//! 3. an attempt ends once: with the connection, or with a reason for the log.
+//! 3. an attempt ends once: with the connection, or with a reason for the log;
+//! 4. an attempt that is cancelled while it is the present one was cancelled by the program, as
+//!    `asyncio.run` does at its end. It ends in silence, and nobody waits for its connection.
 
 use async_cache_redis::{Address, Inquiry, Route, Step};
 use async_cache_tier::clock;
@@ -167,6 +170,26 @@ impl Attempt {
             Some(why) => only_interrupts(py, self.fail(py, &why)),
             None => Ok(()),
         }
+    }
+
+    /// Rule 4.
+    fn cancelled(&self, py: Python<'_>) -> PyResult<()> {
+        let Some(cache) = alive(&self.cache, py)? else { return Ok(()) };
+        let cache = cache.get();
+        let Some(tier) = cache.remote.get() else { return Ok(()) };
+        let before = {
+            let mut state = tier.state.borrow(py);
+            if state.connection != self.number || self.progress.borrow(py).has_failed {
+                return Ok(());
+            }
+            // The end of a transport that was just made is no news.
+            state.connection += 1;
+            (state.transport.take(), state.attempt.take())
+        };
+        tier.remote(py).part(clock::now());
+        super::quietly(py, before.0.as_ref(), "abort");
+        drop(before);
+        only_interrupts(py, cache.poke(py))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -3,7 +3,10 @@
 //! All of these objects refer to the cache weakly: an event loop must not keep a cache. Each knows
 //! the number of its connection or owner, and does nothing for a later one.
 
+use std::time::Duration;
+
 use async_cache_core::remote::port::{CommandId, Reply};
+use async_cache_core::time::Time;
 use async_cache_redis::Link;
 use async_cache_tier::clock;
 use pyo3::exceptions::PyRuntimeError;
@@ -220,6 +223,9 @@ impl Connection {
     }
 }
 
+/// A timer's call that comes later than this was held up by other work of the loop.
+const LATE: Duration = Duration::from_millis(20);
+
 /// The reason of a call of the event loop.
 #[derive(Clone, Copy)]
 pub(super) enum What {
@@ -227,8 +233,10 @@ pub(super) enum What {
     Drive,
     /// The turn of the loop in which bytes were written is over.
     EndOfTurn,
-    /// The timer that was set for this time.
-    Tick(async_cache_core::time::Time),
+    /// The timer that was set for a time. `due`: when its call was expected.
+    Tick { at: Time, due: Time },
+    /// The second call of a timer whose first came late.
+    LateTick { at: Time },
     /// The loop ends in order.
     LoopEnds,
     /// The connection is to be closed.
@@ -262,12 +270,23 @@ impl DriverCall {
         match self.what {
             What::Drive => tier.state.borrow(py).is_called = false,
             What::EndOfTurn => tier.state.borrow(py).has_written = false,
-            What::Tick(at) => {
-                {
+            // The loop was blocked, and runs timers before it reads its sockets, perhaps.
+            What::Tick { at, due } if due.later(LATE) < clock::now() => {
+                return super::call_again(py, tier, at);
+            }
+            What::Tick { at, .. } | What::LateTick { at } => {
+                // An earlier time may have taken the place of this one.
+                let is_set = {
                     let mut state = tier.state.borrow(py);
-                    if state.timer == Some(at) {
+                    let is_set = state.timer == Some(at);
+                    if is_set {
                         state.timer = None;
                     }
+                    is_set
+                };
+                let (remote, now) = (tier.remote(py), clock::now());
+                if is_set && remote.wake_at().is_some_and(|wake_at| wake_at <= now) {
+                    remote.tick(now);
                 }
                 cache.compact_names(py, tier);
             }

@@ -87,8 +87,8 @@ pub(crate) fn park(
 }
 
 impl Cache {
-    /// A flight with a question of this inquiry has ended without an answer. Rules 2 and 3. `Err`: an
-    /// interrupt.
+    /// A flight with a question of this inquiry has ended without an answer. Rules 2 and 3.
+    /// `Err`: an interrupt.
     pub(crate) fn left_inquiry(&self, py: Python<'_>, number: u64, room: &Bound<'_, Room>) -> PyResult<()> {
         let Some(tier) = self.remote.get() else { return Ok(()) };
         let inquiry = {

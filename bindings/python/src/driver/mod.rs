@@ -18,7 +18,9 @@
 //!    may use the cache: the driver that is at work also does the added orders;
 //! 4. the first bytes of a turn of the event loop are written at once, further ones together at the
 //!    end of the turn;
-//! 5. one timer at most: it goes off when the machine has something to do, or earlier;
+//! 5. one timer at most: it goes off when the machine has something to do, or earlier. Time passes
+//!    for the machine in the timer's call only, and only after the loop has read its sockets: a
+//!    loop that was blocked has not heard the server, which is no silence of the server;
 //! 6. loads are told their answers after the orders that came together: all keys of a read at once.
 //!
 //! No error leaves the driver, except an interrupt.
@@ -53,6 +55,10 @@ pub(crate) use self::attempt::Attempt;
 pub(crate) use self::connection::Connection;
 pub(crate) use self::inquiries::{end, forget, park, resume};
 pub(crate) use self::watch::{resume_on_its_loop, watch};
+
+/// A timer is set for this much later, so that the time has come when the timer goes off: loops
+/// count coarsely.
+const COARSE: Duration = Duration::from_millis(1);
 
 impl Cache {
     /// Before a write: if no owner runs, the running loop, if any, takes over. So a connection that
@@ -122,21 +128,32 @@ impl Cache {
         if std::mem::replace(&mut tier.state.borrow(py).is_driving, true) {
             return Ok(()); // Rule 3.
         }
-        let driven = self.drive_on(py, tier, owner);
-        tier.state.borrow(py).is_driving = false;
+        let ownership = tier.state.borrow(py).ownership;
+        let driven = self.drive_on(py, tier, owner, ownership);
+        let mut state = tier.state.borrow(py);
+        if state.ownership == ownership {
+            state.is_driving = false;
+        }
         driven
     }
 
-    fn drive_on(&self, py: Python<'_>, tier: &RemoteTier, owner: &Bound<'_, PyAny>) -> PyResult<()> {
+    /// Ends early if another loop takes over meanwhile: that loop does the rest.
+    fn drive_on(
+        &self,
+        py: Python<'_>,
+        tier: &RemoteTier,
+        owner: &Bound<'_, PyAny>,
+        ownership: u64,
+    ) -> PyResult<()> {
         Self::has_driven(py, tier);
         let remote = tier.remote(py);
+        let is_owner = || tier.state.borrow(py).ownership == ownership;
         let mut interrupted = Ok(());
         loop {
-            if remote.wake_at().is_some_and(|at| at <= clock::now()) {
-                remote.tick(clock::now());
-            }
             let mut is_idle = true;
-            while let Some(order) = remote.order() {
+            while is_owner()
+                && let Some(order) = remote.order()
+            {
                 is_idle = false;
                 let done = self.obey(py, tier, owner, order);
                 interrupted = interrupted.and(only_interrupts(py, done));
@@ -144,10 +161,16 @@ impl Cache {
             let (is_told, told) = Self::tell_answered(py, tier, owner);
             is_idle &= !is_told;
             interrupted = interrupted.and(told);
+            if !is_owner() {
+                return interrupted;
+            }
             let flushed = flush(py, tier, owner);
             interrupted = interrupted.and(only_interrupts(py, flushed));
             let ended = written::end_write_waits(py, tier, owner);
             interrupted = interrupted.and(only_interrupts(py, ended));
+            if !is_owner() {
+                return interrupted;
+            }
             if is_idle {
                 break;
             }
@@ -313,11 +336,30 @@ fn arm(py: Python<'_>, tier: &RemoteTier, owner: &Bound<'_, PyAny>, wake_at: Opt
         }
         state.timer = Some(at);
     }
-    // A millisecond later, so that the time has come when the timer goes off: loops count coarsely.
-    let delay = at.since(clock::now()) + Duration::from_millis(1);
+    let now = clock::now();
+    call_later(py, tier, owner, What::Tick { at, due: at.max(now).later(COARSE) }, at.since(now) + COARSE)
+}
+
+/// Lets the timer's call come again after the loop has read its sockets (rule 5).
+fn call_again(py: Python<'_>, tier: &RemoteTier, at: Time) -> PyResult<()> {
+    let Some(owner) = owner_of(py, tier) else { return Ok(()) };
+    call_later(py, tier, &owner, What::LateTick { at }, COARSE)
+}
+
+fn call_later(
+    py: Python<'_>,
+    tier: &RemoteTier,
+    owner: &Bound<'_, PyAny>,
+    what: What,
+    delay: Duration,
+) -> PyResult<()> {
     let delay = PyFloat::new(py, delay.as_secs_f64());
-    let call = DriverCall::make(py, tier, What::Tick(at))?;
-    owner.invoke_method2(pyo3::intern!(py, "call_later"), delay.as_any(), &call).map(drop)
+    let call = DriverCall::make(py, tier, what)?;
+    let set = owner.invoke_method2(pyo3::intern!(py, "call_later"), delay.as_any(), &call);
+    if set.is_err() {
+        tier.state.borrow(py).timer = None;
+    }
+    set.map(drop)
 }
 
 /// Passes on an interrupt, and reports other errors: they concern no caller.

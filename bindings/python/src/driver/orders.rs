@@ -133,9 +133,7 @@ fn open(py: Python<'_>, tier: &RemoteTier, owner: &Bound<'_, PyAny>) -> PyResult
         if !has_end {
             let left = DriverCall::make(py, tier, What::LoopEnds)?;
             let watch = py.import("cache._connection")?.getattr("watch_loop")?;
-            let attempt = Ref::new(watch.invoke_with((owner, &protocol, left))?);
-            let other = tier.state.borrow(py).attempt.replace(attempt);
-            drop(other);
+            watch.invoke_with((&protocol, left))?;
         }
         return protocol.get().open_own(py, runner);
     }
