@@ -186,8 +186,8 @@ async def _written(left: Any) -> None:
 
 
 async def acknowledged(done: Any, patience: float) -> None:
-    """Waits until the server has acknowledged a write, for `patience` seconds at most, and not if no
-    word is expected soon.
+    """Waits until the server has acknowledged a write, for `patience` seconds at most, and not if
+    no word is expected soon.
     """
     loop = asyncio._get_running_loop()
     if loop is None:

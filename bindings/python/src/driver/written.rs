@@ -1,8 +1,8 @@
 //! Callers that wait until the tier has acknowledged their writes.
 //!
 //! Rules:
-//! 1. whoever waits is woken when the writes are acknowledged, or when no word is expected soon: the
-//!    server is away or silent. Also by its own timer, in `cache._connection`;
+//! 1. whoever waits is woken when the writes are acknowledged, or when no word is expected soon:
+//!    the server is away or silent. Also by its own timer, in `cache._connection`;
 //! 2. waits are listed in the order of their writes, and the driver looks at the first ones only: a
 //!    look costs nothing while the first one waits.
 

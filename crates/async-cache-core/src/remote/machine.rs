@@ -39,8 +39,8 @@
 //!    asynchronous replica may have missed them.
 //! 10. A sign of life precedes the first lease, so that a lease without one is a dead owner's.
 //!     A process whose loads outlive a connection also says that the owners of their leases live.
-//!     So a lease that no load holds any more, and whose end the engine may not know, is released on
-//!     the next connection, before anything is read.
+//!     So a lease that no load holds any more, and whose end the engine may not know, is released
+//!     on the next connection, before anything is read.
 //! 11. Nobody waits longer than the timeout for an engine that says nothing, and once it was silent
 //!     for that long, nobody waits at all until it speaks. A connection that stays silent is lost.
 //!     It is asked for a sign of life at intervals, also while it is busy.

@@ -22,7 +22,7 @@ pub struct Settings {
     pub wait: Duration,
     /// How long a sign of life counts.
     pub alive: Duration,
-    /// After so long without a word from the engine, it is asked for one.
+    /// At such intervals the engine is asked for a sign of life.
     pub heartbeat: Duration,
     /// After so long without a word that was asked for, the connection counts as lost.
     pub silence: Duration,
