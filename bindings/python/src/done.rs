@@ -4,11 +4,11 @@
 //! With a tier beyond one host, whoever awaits the result waits until the tier has acknowledged the
 //! write, for the timeout at most.
 
-use async_cache_core::remote::port::Name;
+use async_cache_core::remote::WriteMark;
+use async_cache_tier::clock;
 use pyo3::exceptions::PyStopIteration;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyBytes;
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::cache::Cache;
@@ -28,8 +28,7 @@ pub(crate) struct Done {
 /// A write that a tier has yet to acknowledge.
 struct Written {
     cache: Py<Cache>,
-    /// `None`: everything.
-    name: Option<Name>,
+    mark: WriteMark,
 }
 
 visits!(struct Written { cache });
@@ -37,14 +36,14 @@ visits!(struct Done { written, runs });
 
 impl Done {
     /// A new coroutine that waits for the acknowledgement.
-    fn wait<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    fn wait<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
         static ACKNOWLEDGED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let Some(Written { cache, name }) = &self.written else { return Ok(None) };
-        let Some(tier) = cache.get().remote.get() else { return Ok(None) };
-        let name = name.as_ref().map(|name| PyBytes::new(py, name.as_bytes()));
+        let py = slf.py();
+        let Some(written) = &slf.get().written else { return Ok(None) };
+        let Some(tier) = written.cache.get().remote.get() else { return Ok(None) };
         let patience = tier.settings.machine.timeout.as_secs_f64();
         let wait = ACKNOWLEDGED.import(py, "cache._connection", "acknowledged")?;
-        wait.invoke_with((cache.bind(py), name, patience)).map(Some)
+        wait.invoke_with((slf, patience)).map(Some)
     }
 
     fn take(&self, py: Python<'_>) -> Option<Ref> {
@@ -76,7 +75,7 @@ impl Done {
     }
 
     fn __await__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        match slf.get().wait(slf.py())? {
+        match Self::wait(slf)? {
             Some(wait) => wait.invoke_method0(pyo3::intern!(slf.py(), "__await__")),
             None => Ok(slf.clone().into_any()),
         }
@@ -87,8 +86,9 @@ impl Done {
     }
 
     /// As `send(None)`: tasks run a coroutine by this method.
-    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        match self.send(py.None().bind(py)) {
+    fn __next__<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = slf.py();
+        match Self::send(slf, py.None().bind(py)) {
             Ok(awaited) => Ok(Some(awaited)),
             Err(error) if error.is_instance_of::<PyStopIteration>(py) => Ok(None),
             Err(error) => Err(error),
@@ -96,14 +96,14 @@ impl Done {
     }
 
     #[pyo3(signature = (value, /))]
-    fn send<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let py = value.py();
-        let runs = match self.take(py) {
+    fn send<'py>(slf: &Bound<'py, Self>, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let runs = match slf.get().take(py) {
             Some(runs) => Some(runs.into_bound(py)),
-            None => self.wait(py)?,
+            None => Self::wait(slf)?,
         };
         let Some(runs) = runs else { return Err(PyStopIteration::new_err(())) };
-        self.run(py, runs, |runs| runs.invoke_method1(pyo3::intern!(py, "send"), value))
+        slf.get().run(py, runs, |runs| runs.invoke_method1(pyo3::intern!(py, "send"), value))
     }
 
     #[pyo3(signature = (error, value=None, traceback=None, /))]
@@ -127,6 +127,15 @@ impl Done {
         }
     }
 
+    /// Begins to wait, on the running loop: the future is finished once there is a word from the
+    /// tier. False: none is expected.
+    fn _begin_wait(&self, py: Python<'_>, future: &Bound<'_, PyAny>) -> PyResult<bool> {
+        match &self.written {
+            Some(written) => written.cache.get().await_writes(py, &written.mark, future),
+            None => Ok(false),
+        }
+    }
+
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit::traverse(self, visit)
     }
@@ -142,9 +151,11 @@ pub(crate) fn done(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     Ok(done.bind(py).clone().into_any())
 }
 
-/// A write in a cache with a tier beyond one host, of a name or of everything.
-pub(crate) fn written<'py>(cache: &Bound<'py, Cache>, name: Option<Name>) -> PyResult<Bound<'py, PyAny>> {
+/// The result of a write in a cache.
+pub(crate) fn written<'py>(cache: &Bound<'py, Cache>) -> PyResult<Bound<'py, PyAny>> {
     let py = cache.py();
-    let written = Some(Written { cache: cache.clone().unbind(), name });
+    let mark = cache.get().remote.get().and_then(|tier| tier.remote(py).mark(clock::now()));
+    let Some(mark) = mark else { return done(py) };
+    let written = Some(Written { cache: cache.clone().unbind(), mark });
     Bound::new(py, Done { written, runs: GilCell::new(None) }).map(Bound::into_any)
 }

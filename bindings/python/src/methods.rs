@@ -10,7 +10,7 @@ use pyo3::types::PyBool;
 use crate::ask::ObjectCall;
 use crate::cache::Cache;
 use crate::call::CacheCall;
-use crate::done::done;
+use crate::done::{done, written};
 use crate::key::ObjectKey;
 use crate::once;
 use crate::raw::Ref;
@@ -138,7 +138,7 @@ impl Method<5> for SetMethod {
         cache.get().poke(cache.py())?;
         match (flush, writes_remote) {
             (Some(flush), _) => flush.invoke0(),
-            (None, true) => Cache::awaitable(cache, &query),
+            (None, true) => written(cache),
             (None, false) => done(cache.py()),
         }
     }

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_cache_core::cold::ColdSet;
-use async_cache_core::remote::port::Name;
 use async_cache_core::stats::Stats;
 use async_cache_core::time::Stamp;
 use async_cache_tier::journal::{self, Journal};
@@ -22,13 +21,13 @@ use pyo3::{PyTraverseError, PyVisit};
 use crate::ask::ObjectCall;
 use crate::cache::{Cache, CacheState};
 use crate::call::CacheCall;
-use crate::done::{done, written};
+use crate::done::written;
 use crate::errors;
 use crate::file;
 use crate::gathering::Batches;
 use crate::host::CacheHost;
 use crate::journal::{self as opened_journal, JournalOpening};
-use crate::key::{ObjectKey, Query};
+use crate::key::ObjectKey;
 use crate::many::ManyCall;
 use crate::once;
 use crate::options::FileOptions;
@@ -36,7 +35,7 @@ use crate::pace::{LockSlice, drop_in_slices};
 
 use crate::raw::{GilCell, Ref, visit};
 use crate::reading;
-use crate::remote::{RedisOptions, RemoteTier, TierSettings, name_of};
+use crate::remote::{RedisOptions, RemoteTier, TierSettings};
 use crate::restore;
 use crate::snapshot::AskedQuery;
 use crate::target::TargetFile;
@@ -147,29 +146,14 @@ impl Cache {
         cache.prepare_write(py)?;
         cache.delete_key(py, &query)?;
         cache.poke(py)?;
-        Self::awaitable(slf, &query)
+        written(slf)
     }
 
     /// Removes all entries, and sets the metrics to zero. The returned object may be awaited, as
     /// that of `delete`.
     fn clear<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         slf.get().empty(slf.py(), CounterFate::Reset)?;
-        match slf.get().remote.get() {
-            Some(_) => written(slf, None),
-            None => done(slf.py()),
-        }
-    }
-
-    /// Begins to wait until a remote cache has acknowledged a write: of the key with this name, or
-    /// of everything. False: no word is expected soon.
-    #[pyo3(name = "_await_write")]
-    fn begin_to_await_write(
-        &self,
-        py: Python<'_>,
-        name: Option<&[u8]>,
-        future: Bound<'_, PyAny>,
-    ) -> PyResult<bool> {
-        self.await_write(py, name.map(Name::new), future)
+        written(slf)
     }
 
     /// Removes all entries and keeps the counters: for an invalidation.
@@ -474,18 +458,6 @@ impl Cache {
             turn_taken_in: AtomicU32::new(0),
             has_left_journal: AtomicBool::new(false),
             has_to_warn_of_fork: AtomicBool::new(false),
-        }
-    }
-
-    /// The result of a write of a key.
-    pub(crate) fn awaitable<'py>(slf: &Bound<'py, Self>, query: &impl Query) -> PyResult<Bound<'py, PyAny>> {
-        let py = slf.py();
-        if slf.get().remote.get().is_none() {
-            return done(py);
-        }
-        match name_of(py, query)? {
-            Some((name, _)) => written(slf, Some(name)),
-            None => done(py),
         }
     }
 

@@ -12,5 +12,5 @@ mod settings;
 mod tests;
 
 pub use ask::{Answer, AskId, Landing, Want};
-pub use machine::{Machine, Notice, Output};
+pub use machine::{Machine, Notice, Output, Word, WriteMark};
 pub use settings::{Settings, WhileDown};

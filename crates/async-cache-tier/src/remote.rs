@@ -20,7 +20,9 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
 use async_cache_core::remote::port::{Command, CommandId, Content, Engine, Generation, Name, News, Owner};
-use async_cache_core::remote::{Answer, AskId, Landing, Machine, Notice, Output, Settings, Want};
+use async_cache_core::remote::{
+    Answer, AskId, Landing, Machine, Notice, Output, Settings, Want, Word, WriteMark,
+};
 use async_cache_core::time::Time;
 use parking_lot::Mutex;
 
@@ -212,9 +214,18 @@ impl<E: Engine, W> Remote<E, W> {
         self.state.lock().machine.is_settled()
     }
 
-    /// Whether the engine is expected to acknowledge a write soon: of a name, or of everything.
-    pub fn expects_word_of(&self, name: Option<&Name>, now: Time) -> bool {
-        self.state.lock().machine.expects_word_of(name, now)
+    /// The writes until now, to be waited for with [`Remote::word_of`]. `None`: the engine has
+    /// acknowledged them.
+    pub fn mark(&self, now: Time) -> Option<WriteMark> {
+        let mut state = self.state.lock();
+        let mark = state.machine.mark(now);
+        state.after();
+        mark
+    }
+
+    /// What the engine has said about writes.
+    pub fn word_of(&self, mark: &WriteMark, now: Time) -> Word {
+        self.state.lock().machine.word_of(mark, now)
     }
 
     /// Whether a connection is being made, or is there.

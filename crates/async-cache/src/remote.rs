@@ -20,7 +20,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use async_cache_core::remote::port::{Content, Name};
-use async_cache_core::remote::{Answer, Landing};
+use async_cache_core::remote::{Answer, Landing, Word};
 use async_cache_core::time::{Deadline, Now, Time};
 use async_cache_redis::body::{Body, Holds};
 use async_cache_redis::{Layout, Link, Route};
@@ -205,19 +205,26 @@ impl<K, V> RemoteTier<K, V> {
         self.shared.remote.clear(Shared::now());
     }
 
-    /// Waits until the server has acknowledged all writes, or the timeout is over, or no word is
-    /// expected soon. Whether all are acknowledged.
+    /// Waits until the server has acknowledged the writes until now, or the timeout is over, or no
+    /// word is expected soon. Whether they are acknowledged.
     pub(crate) async fn acknowledged(&self) -> bool {
         let shared = &self.shared;
+        let Some(mark) = shared.remote.mark(Shared::now()) else { return true };
         let until = tokio::time::Instant::now() + shared.redis.settings.timeout;
         self.look();
+        // What the connection seems to be may be long past before the task has looked.
+        let mut has_looked = false;
         loop {
             let looked = shared.looked.notified();
-            if !shared.remote.expects_word_of(None, Shared::now())
-                || tokio::time::timeout_at(until, looked).await.is_err()
-            {
-                return shared.remote.is_settled();
+            match shared.remote.word_of(&mark, Shared::now()) {
+                Word::Acknowledged => return true,
+                Word::None if has_looked => return false,
+                Word::Expected | Word::None => {}
             }
+            if tokio::time::timeout_at(until, looked).await.is_err() {
+                return shared.remote.word_of(&mark, Shared::now()) == Word::Acknowledged;
+            }
+            has_looked = true;
         }
     }
 

@@ -185,15 +185,15 @@ async def _written(left: Any) -> None:
         await _end_in_time(future, patience)
 
 
-async def acknowledged(cache: Any, name: bytes | None, patience: float) -> None:
-    """Waits until the server has acknowledged a write, of the key with this name or of everything,
-    for `patience` seconds at most, and not if no word is expected soon.
+async def acknowledged(done: Any, patience: float) -> None:
+    """Waits until the server has acknowledged a write, for `patience` seconds at most, and not if no
+    word is expected soon.
     """
     loop = asyncio._get_running_loop()
     if loop is None:
         return
     future = loop.create_future()
-    if cache._await_write(name, future):
+    if done._begin_wait(future):
         await _end_in_time(future, patience)
 
 

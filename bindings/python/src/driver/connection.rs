@@ -305,10 +305,12 @@ impl DriverCall {
         let Some(cache) = alive(&self.cache, py)? else { return Ok(None) };
         let cache = cache.get();
         let Some(tier) = cache.remote.get() else { return Ok(None) };
-        if tier.state.borrow(py).ownership != self.ownership || !cache.await_write(py, None, future)? {
+        if tier.state.borrow(py).ownership != self.ownership {
             return Ok(None);
         }
-        Ok(Some(tier.settings.machine.timeout.as_secs_f64()))
+        let Some(mark) = tier.remote(py).mark(clock::now()) else { return Ok(None) };
+        let waits = cache.await_writes(py, &mark, &future)?;
+        Ok(waits.then_some(tier.settings.machine.timeout.as_secs_f64()))
     }
 
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {

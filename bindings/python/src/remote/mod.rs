@@ -26,8 +26,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use async_cache_core::remote::Landing;
-use async_cache_core::remote::port::Name;
+use async_cache_core::remote::{Landing, WriteMark};
 use async_cache_core::time::{Deadline, Time};
 use async_cache_redis::Route;
 use async_cache_tier::clock;
@@ -114,8 +113,8 @@ pub(crate) struct RemoteState {
     pub(crate) last_wait: u64,
     /// The loads whose answers have come, in the order of the answers.
     pub(crate) answered: Vec<u64>,
-    /// The callers that wait until a write is acknowledged.
-    pub(crate) writes: Vec<WriteWait>,
+    /// The callers that wait until their writes are acknowledged, in the order of the writes.
+    pub(crate) writes: BTreeMap<(u64, u64), WriteWait>,
     /// The objects on their way to and from a user's own backend.
     pub(crate) objects: Objects,
 }
@@ -130,10 +129,9 @@ pub(crate) struct Wait {
     pub(crate) asked_at: Option<u64>,
 }
 
-/// A caller that waits until a write is acknowledged: see `driver::written`.
+/// A caller that waits until its writes are acknowledged: see `driver::written`.
 pub(crate) struct WriteWait {
-    /// `None`: everything.
-    pub(crate) name: Option<Name>,
+    pub(crate) mark: WriteMark,
     pub(crate) future: Ref,
     pub(crate) event_loop: Ref,
 }
@@ -203,7 +201,7 @@ impl RemoteState {
             waits: BTreeMap::new(),
             last_wait: 0,
             answered: Vec::new(),
-            writes: Vec::new(),
+            writes: BTreeMap::new(),
             objects: Objects::default(),
         }
     }

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
+import time
 import warnings
 from typing import Any
 
+import pytest
 from loops import Run, outcome, task
 from programs import output_of
 from proxy import Direction, Proxy
@@ -171,6 +174,66 @@ def test_a_write_on_another_event_loop_is_awaited_there(run: Run, backend: Redis
         await asyncio.to_thread(thread.join)
         assert seen == [0]
         assert await fresh(backend).get("k") == 1
+
+    run(main())
+
+
+def test_thousands_of_awaited_writes_are_each_looked_at_once(
+    run: Run, backend: RedisBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        cache = AsyncCache(remote_cache=backend, maxsize=None)
+        await connected(cache)
+        begun = time.process_time()
+        await asyncio.gather(*[cache.set(number, number) for number in range(500)])
+        few = time.process_time() - begun
+        begun = time.process_time()
+        await asyncio.gather(*[cache.set(number, number) for number in range(4000)])
+        assert time.process_time() - begun < 30 * few
+        assert cache.stats()["remote_pending"] == 0
+
+    with caplog.at_level(logging.WARNING, "async_cache.remote"):
+        run(main())
+    assert caplog.records == []
+
+
+def test_an_awaited_write_does_not_wait_for_later_writes(run: Run, server: Server) -> None:
+    with Proxy(server.address) as proxy:
+
+        async def main() -> None:
+            cache = AsyncCache(remote_cache=RedisBackend(*proxy.address))
+            await connected(cache)
+            proxy.delay(Direction.TO_SERVER, 0.01)
+            ended = False
+
+            async def others() -> None:
+                number = 0
+                while not ended:
+                    cache.set("k", number)
+                    number += 1
+                    await asyncio.sleep(0.001)
+
+            writes = task(others())
+            seconds = [(await timed(cache.set("k", -1)))[1] for _ in range(9)]
+            seconds.append((await timed(cache.clear()))[1])
+            ended = True
+            await writes
+            assert sorted(seconds)[5] < TIMEOUT / 2, seconds
+
+        run(main())
+
+
+def test_a_write_of_a_loop_that_has_ended_is_awaited_on_another(run: Run, backend: RedisBackend) -> None:
+    cache = fresh(backend)
+    first = asyncio.new_event_loop()
+    first.run_until_complete(connected(cache))
+    written: Any = cache.set("k", 1)
+    first.run_until_complete(first.shutdown_asyncgens())
+    first.close()
+
+    async def main() -> None:
+        await written
+        assert cache.stats()["remote_pending"] == 0
 
     run(main())
 

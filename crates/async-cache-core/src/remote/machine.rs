@@ -39,6 +39,8 @@
 //!    asynchronous replica may have missed them.
 //! 10. A sign of life precedes the first lease, so that a lease without one is a dead owner's.
 //!     A process whose loads outlive a connection also says that the owners of their leases live.
+//!     So a lease that no load holds any more, and whose end the engine may not know, is released on
+//!     the next connection, before anything is read.
 //! 11. Nobody waits longer than the timeout for an engine that says nothing, and once it was silent
 //!     for that long, nobody waits at all until it speaks. A connection that stays silent is lost.
 //!     It is asked for a sign of life at intervals, also while it is busy.
@@ -71,6 +73,8 @@ use crate::time::Time;
 const MOST_AT_ONCE: u8 = 4;
 /// The first pause between two reads of a name whose changes are not heard.
 const FIRST_POLL: Duration = Duration::from_millis(20);
+/// How many leases without a holder are released on the next connection.
+const MOST_ORPHANS: usize = 1024;
 /// How many puts wait for a connection that is being made.
 const MOST_UNSENT: usize = 1024;
 
@@ -154,6 +158,7 @@ pub(super) enum Purpose {
     Acquire(AskId, Lease, Name),
     Fill(AskId, Lease),
     Extend(AskId, Lease),
+    Release(Name, Lease),
     Put(Name),
     Drop(Vec<Name>),
     Generation {
@@ -167,6 +172,32 @@ pub(super) enum Purpose {
     IsAlive(Owner),
     /// The reply decides nothing.
     Other,
+}
+
+/// The writes of a process until a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteMark {
+    last_sent: CommandId,
+    /// The connection that they were sent on. `None`: they were to be sent.
+    connection: Option<u64>,
+}
+
+impl WriteMark {
+    /// Ascends with time.
+    pub fn order(&self) -> u64 {
+        self.last_sent.0
+    }
+}
+
+/// What the engine has said about writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// They have run.
+    Acknowledged,
+    /// Nothing yet.
+    Expected,
+    /// Nothing, and nothing is expected soon: the engine is away or silent. They are sent again.
+    None,
 }
 
 /// An acknowledged write.
@@ -213,6 +244,8 @@ pub struct Machine {
     /// Until when entries of a lost connection are served.
     pub(super) uncovered_until: Option<Time>,
 
+    /// How many connections were made.
+    pub(super) connections: u64,
     pub(super) owner: Owner,
     pub(super) identity: Option<u64>,
     pub(super) generation: Option<Generation>,
@@ -227,6 +260,8 @@ pub struct Machine {
     pub(super) timers: BTreeSet<(Time, AskId)>,
     /// How many questions hold a lease.
     pub(super) leading: usize,
+    /// Rule 10: leases that nobody holds, and that may stand.
+    pub(super) orphans: VecDeque<(Name, Lease)>,
     /// The owners whom questions wait for, and whether one is being asked about.
     pub(super) watched: BTreeMap<Owner, bool>,
 
@@ -271,6 +306,7 @@ impl Machine {
             is_said_down: false,
             is_said_refused: false,
             uncovered_until: None,
+            connections: 0,
             owner: Owner(0),
             identity: None,
             generation: None,
@@ -280,6 +316,7 @@ impl Machine {
             names: BTreeMap::new(),
             timers: BTreeSet::new(),
             leading: 0,
+            orphans: VecDeque::new(),
             watched: BTreeMap::new(),
             sent: VecDeque::new(),
             unanswered: 0,
@@ -341,14 +378,33 @@ impl Machine {
         self.pending.is_empty() && self.clearing == Clearing::No
     }
 
-    /// Whether the engine is expected to acknowledge a write soon: of a name, or of everything.
-    pub fn expects_word_of(&self, name: Option<&Name>, now: Time) -> bool {
-        let is_pending = match name {
-            Some(name) => self.pending.contains_key(name),
-            None => !self.pending.is_empty(),
+    /// The writes until now, to be waited for with [`Machine::word_of`]. Connects if the connection
+    /// was given up. `None`: the engine has acknowledged them.
+    pub fn mark(&mut self, now: Time) -> Option<WriteMark> {
+        if self.is_settled() {
+            return None;
+        }
+        if self.link == Link::Idle {
+            self.connect(now);
+        }
+        let connection = matches!(self.link, Link::Up(_)).then_some(self.connections);
+        Some(WriteMark { last_sent: CommandId(self.last_command), connection })
+    }
+
+    /// What the engine has said about writes.
+    pub fn word_of(&self, mark: &WriteMark, now: Time) -> Word {
+        let is_acknowledged = if mark.connection == Some(self.connections) {
+            self.replied >= mark.last_sent
+        } else {
+            self.is_settled() // They were sent on a later connection.
         };
-        let is_open = is_pending || self.clearing != Clearing::No;
-        is_open && (self.is_up() || self.parks(now))
+        if is_acknowledged {
+            Word::Acknowledged
+        } else if self.is_up() || self.parks(now) {
+            Word::Expected
+        } else {
+            Word::None
+        }
     }
 
     /// Whether a connection is being made, or is there.
@@ -506,11 +562,9 @@ impl Machine {
         }
         let Some(ask) = self.remove(id) else { return };
         if let Phase::Leading(lease) = ask.phase
-            && matches!(self.link, Link::Up(_))
             && ask.generation == self.generation
         {
-            let release = Command::Release { name: ask.name.clone(), lease };
-            self.send(release, Purpose::Other, now);
+            self.release(ask.name.clone(), lease, now);
         }
         self.wake(&ask.name, now); // Rule 5.
     }
@@ -531,6 +585,6 @@ pub(super) enum RuleName {
     PendingIsSent,
     /// Kept by the engine.
     FillChecks,
-    /// Kept by the engine.
+    /// Kept by the engine, whose leases end by themselves, and by the release of orphans.
     LeaseEnds,
 }

@@ -51,7 +51,7 @@ impl Drop for Task {
     fn drop(&mut self) {
         let shared = &self.driving.shared;
         if resigned(shared, self.driving.number) {
-            shared.remote.closed("the runtime of its connection has ended", Shared::now());
+            shared.remote.part(Shared::now());
             if let Some(cache) = self.cache.upgrade() {
                 cache.suspect_all(false);
             }
@@ -153,7 +153,9 @@ impl Task {
                 }
             });
         }
-        while let Some(order) = shared.remote.order() {
+        while self.driving.is_present()
+            && let Some(order) = shared.remote.order()
+        {
             self.obey(order);
         }
         shared.looked.notify_waiters();

@@ -69,3 +69,21 @@ fn a_silent_server_costs_the_timeout_once_and_one_that_is_away_nothing() {
         assert!(begun.elapsed() < AT_ONCE);
     });
 }
+
+#[test]
+fn a_write_of_another_runtime_that_has_ended_is_waited_for() {
+    for program in servers::all() {
+        let server = program.start();
+        let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let first = runtime().unwrap();
+        let cache = first.block_on(connected(redis_at(server.port())));
+        drop(first);
+        cache.set("key".into(), "value".into());
+        let second = runtime().unwrap();
+        assert!(second.block_on(cache.acknowledged()));
+        drop(second);
+        cache.delete("key");
+        std::thread::sleep(Duration::from_millis(300)); // longer than the timeout
+        assert!(runtime().unwrap().block_on(cache.acknowledged()));
+    }
+}

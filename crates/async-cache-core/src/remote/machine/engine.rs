@@ -28,6 +28,7 @@ impl Machine {
         self.is_stalled = false;
         self.is_said_refused = false;
         let last_heard = std::mem::replace(&mut self.heard_at, now);
+        self.connections += 1;
         self.owner = owner;
         self.alive_until = Time::default();
         self.forget_sent();
@@ -81,6 +82,7 @@ impl Machine {
         self.attempts = if has_lasted { 0 } else { self.attempts.saturating_add(1) };
         self.link = Link::Pausing(now.later(pause));
         self.is_stalled = false;
+        self.note_orphans();
         self.forget_sent();
         self.unsent.clear();
         self.watched.clear();
@@ -114,6 +116,23 @@ impl Machine {
         self.go_alone(&alone);
         for id in filling {
             self.remove(id);
+        }
+    }
+
+    /// Rule 10. Commands about leases may or may not have run.
+    fn note_orphans(&mut self) {
+        for sent in std::mem::take(&mut self.sent) {
+            match sent.what {
+                Purpose::Acquire(_, lease, name) | Purpose::Release(name, lease) => {
+                    self.orphaned(name, lease);
+                }
+                Purpose::Fill(id, lease) => {
+                    if let Some(ask) = self.asks.get(&id) {
+                        self.orphaned(ask.name.clone(), lease);
+                    }
+                }
+                _ => {}
+            }
         }
     }
 
@@ -228,7 +247,7 @@ impl Machine {
             Purpose::Generation { greets, since } => self.was_told_generation(greets, since, &reply, now),
             Purpose::NewGeneration { greets } => self.was_begun(sent.id, greets, &reply, now),
             Purpose::IsAlive(owner) => self.was_checked(owner, &reply, now),
-            Purpose::Other => {}
+            Purpose::Release(..) | Purpose::Other => {}
         }
     }
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Link, Machine, Output, Purpose, RuleName, Sent};
+use super::{Link, MOST_ORPHANS, Machine, Output, Purpose, RuleName, Sent};
 use crate::remote::ask::{Answer, Ask, AskId, Phase};
-use crate::remote::port::{Command, CommandId, Content, Generation, Name};
+use crate::remote::port::{Command, CommandId, Content, Generation, Lease, Name};
 use crate::time::Time;
 
 impl Machine {
@@ -33,6 +33,27 @@ impl Machine {
         let generation = self.generation.unwrap_or(Generation(0));
         self.outputs.push_back(Output::Send { id, generation, command });
         id
+    }
+
+    /// Releases a lease, now or on the next connection.
+    pub(super) fn release(&mut self, name: Name, lease: Lease, now: Time) {
+        if matches!(self.link, Link::Up(_)) {
+            let release = Command::Release { name: name.clone(), lease };
+            self.send(release, Purpose::Release(name, lease), now);
+        } else {
+            self.orphaned(name, lease);
+        }
+    }
+
+    /// Rule 10. The oldest is forgotten first: it ends by itself.
+    pub(super) fn orphaned(&mut self, name: Name, lease: Lease) {
+        if !self.keeps(RuleName::LeaseEnds) {
+            return;
+        }
+        if self.orphans.len() >= MOST_ORPHANS {
+            self.orphans.pop_front();
+        }
+        self.orphans.push_back((name, lease));
     }
 
     pub(super) fn forget_sent(&mut self) {

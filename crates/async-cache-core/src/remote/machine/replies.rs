@@ -176,7 +176,7 @@ impl Machine {
             Reply::Done => {
                 // The grant came too late; the entry in memory may be too old as well.
                 self.outputs.push_back(Output::Forget { name: name.clone(), fences: false });
-                self.send(Command::Release { name: name.clone(), lease }, Purpose::Other, now);
+                self.release(name.clone(), lease, now);
                 self.wake(&name, now);
             }
             Reply::Found(found) if asks => {
@@ -199,7 +199,7 @@ impl Machine {
             Reply::Done => {}
             Reply::Failed(_) => {
                 self.outputs.push_back(Output::Forget { name: name.clone(), fences: false });
-                self.send(Command::Release { name: name.clone(), lease }, Purpose::Other, now);
+                self.release(name.clone(), lease, now);
             }
             // Nothing that this load put stands there, so its changes are not heard.
             _ if was_open => self.outputs.push_back(Output::Forget { name: name.clone(), fences: false }),

@@ -155,6 +155,9 @@ impl Machine {
                 self.pending.clear();
             }
         }
+        for (name, lease) in std::mem::take(&mut self.orphans) {
+            self.release(name, lease, now);
+        }
         let parked = |ask: &Ask| ask.phase == Phase::Parked;
         let parked: Vec<_> = self.asks.iter().filter(|(_, ask)| parked(ask)).map(|(&id, _)| id).collect();
         self.read(&parked, now);

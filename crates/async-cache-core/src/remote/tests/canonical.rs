@@ -30,6 +30,7 @@ impl Process {
         machine.replied = CommandId(0);
         machine.up_at = crate::time::Time::default();
         machine.attempts = 0;
+        machine.connections = 0;
         let asks: HashMap<AskId, AskId> =
             machine.asks.keys().enumerate().map(|(at, &id)| (id, AskId(at as u64 + 1))).collect();
         let is_known = |id: &AskId| asks.get(id).copied();
@@ -117,12 +118,14 @@ impl World {
             all.extend(process.machine.asks.values_mut().filter_map(of_ask));
             for sent in &mut process.machine.sent {
                 match &mut sent.what {
-                    Purpose::Acquire(_, lease, _) | Purpose::Fill(_, lease) | Purpose::Extend(_, lease) => {
-                        all.push(lease);
-                    }
+                    Purpose::Acquire(_, lease, _)
+                    | Purpose::Fill(_, lease)
+                    | Purpose::Extend(_, lease)
+                    | Purpose::Release(_, lease) => all.push(lease),
                     _ => {}
                 }
             }
+            all.extend(process.machine.orphans.iter_mut().map(|(_, lease)| lease));
             all.extend(process.out.iter_mut().flat_map(|(_, _, command, _)| of_command(command)));
             for word in &mut process.inbox {
                 if let Event::Reply(_, Reply::Found(found)) = &mut word.event {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::world::{content, name};
 use crate::remote::ask::{Answer, AskId, Landing, Want};
-use crate::remote::machine::{Clearing, Link, Machine, Notice, Output};
+use crate::remote::machine::{Clearing, Link, Machine, Notice, Output, Word};
 use crate::remote::port::{
     Abilities, Command, CommandId, Content, Event, Found, FoundValue, Generation, Greeting, Lease, Owner,
     Replaced, Reply,
@@ -676,6 +676,60 @@ fn values_on_their_way_are_bounded() {
 }
 
 #[test]
+fn a_write_is_waited_for_until_its_own_acknowledgement() {
+    let mut script = Script::up();
+    assert_eq!(script.machine.mark(script.now), None);
+    let write = |script: &mut Script| {
+        script.machine.put(&name(1), content(1), None, script.now);
+        script.run();
+        script.machine.mark(script.now).expect("a write without an acknowledgement")
+    };
+    let (first, second) = (write(&mut script), write(&mut script));
+    assert!(first.order() < second.order());
+    let word = |script: &Script, mark| script.machine.word_of(mark, script.now);
+    assert_eq!([&first, &second].map(|mark| word(&script, mark)), [Word::Expected; 2]);
+    script.replies(Reply::Done);
+    let third = write(&mut script);
+    assert_eq!(word(&script, &first), Word::Acknowledged, "although the key was written again");
+    assert_eq!(word(&script, &second), Word::Expected);
+    // Of a lost connection, whose writes are sent again as removals.
+    script.breaks();
+    assert_eq!(word(&script, &second), Word::None);
+    script.wants_connection();
+    script.connects(ALL);
+    assert_eq!([&first, &third].map(|mark| word(&script, mark)), [Word::Expected; 2]);
+    script.replies(Reply::Done);
+    assert_eq!([&first, &third].map(|mark| word(&script, mark)), [Word::Acknowledged; 2]);
+    // Of a silent engine.
+    let fourth = write(&mut script);
+    script.after(TIMEOUT);
+    assert_eq!(word(&script, &fourth), Word::None);
+}
+
+#[test]
+fn a_write_before_the_connection_is_waited_for_and_makes_one() {
+    let mut script = Script::new(Settings::default());
+    script.machine.invalidate(&[name(1)], script.now);
+    script.machine.part(script.now);
+    script.run();
+    assert_eq!(script.machine.link, Link::Idle);
+    let mark = script.machine.mark(script.now).expect("a write without an acknowledgement");
+    script.run();
+    assert!(matches!(script.machine.link, Link::Connecting(_)));
+    assert_eq!(script.machine.word_of(&mark, script.now), Word::Expected);
+    script.connects(ALL);
+    script.replies(Reply::Done);
+    assert_eq!(script.machine.word_of(&mark, script.now), Word::Acknowledged);
+    assert_eq!(script.machine.mark(script.now), None);
+    script.machine.clear(Generation(77), script.now);
+    script.run();
+    let mark = script.machine.mark(script.now).expect("a new generation");
+    assert_eq!(script.machine.word_of(&mark, script.now), Word::Expected);
+    script.replies(Reply::Done);
+    assert_eq!(script.machine.word_of(&mark, script.now), Word::Acknowledged);
+}
+
+#[test]
 fn puts_that_wait_for_a_connection_are_bounded() {
     let settings = Settings { most_unanswered: 5, ..Settings::default() };
     let mut script = Script::new(settings);
@@ -694,6 +748,42 @@ fn puts_that_wait_for_a_connection_are_bounded() {
         .collect();
     assert_eq!(names, [name(1), name(2)]);
     assert!(commands.contains(&Command::Drop(vec![name(3)])), "{commands:?}");
+}
+
+#[test]
+fn leases_that_nobody_holds_are_released_on_the_next_connection() {
+    let mut script = Script::up();
+    let (failed, of_failed) = script.leads(1);
+    let (loaded, of_loaded) = script.leads(2);
+    let (later, of_later) = script.leads(3);
+    let (_, of_running) = script.leads(4);
+    script.asks(5);
+    script.replies(Reply::Found(vec![Found::Absent]));
+    let Some((_, Command::Acquire { lease: of_asking, .. })) = script.unanswered.back().cloned() else {
+        panic!("no lease was asked for")
+    };
+    script.machine.end(failed, script.now);
+    script.lands(loaded);
+    assert_eq!(script.unanswered.len(), 3, "the connection breaks under all of them");
+    script.breaks();
+    script.machine.end(later, script.now);
+    script.wants_connection();
+    script.connects(ALL);
+    let released = [(5, of_asking), (1, of_failed), (2, of_loaded), (3, of_later)];
+    let released = released.map(|(key, lease)| Command::Release { name: name(key), lease });
+    assert_eq!(script.commands(), released, "and not {of_running:?}");
+    // Those are lost as well.
+    script.breaks();
+    script.wants_connection();
+    script.connects(ALL);
+    assert_eq!(script.commands(), released);
+    while !script.unanswered.is_empty() {
+        script.replies(Reply::Refused);
+    }
+    script.breaks();
+    script.wants_connection();
+    script.connects(ALL);
+    assert!(script.unanswered.is_empty());
 }
 
 #[test]
