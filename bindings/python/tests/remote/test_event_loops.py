@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import threading
 import weakref
 from typing import Any
 
 import pytest
-from loops import LOOPS, Run, new_loop
+from loops import LOOPS, Run, cancel, new_loop, task, turns
 from programs import output_of
 from servers import Server, fields
 from shared_caches import Counted, acknowledged, connected, pair, soon
@@ -268,3 +269,73 @@ def test_a_caller_on_another_loop_is_answered_when_the_owners_loop_stands_still(
         is_answered.set()
         for thread in threads:
             thread.join(20)
+
+
+def test_a_driver_that_another_loop_has_replaced_meanwhile_does_nothing_more(
+    run: Run, server: Server, backend: RedisBackend
+) -> None:
+    """The owner's driver is held up in a filter of the log, and another loop takes over. The bytes
+    of a later write are written by the new owner, not by the held driver, which goes on.
+    """
+    cache, log = AsyncCache(remote_cache=backend), logging.getLogger("async_cache.remote")
+    is_held, is_released = threading.Event(), threading.Event()
+
+    def hold(_: logging.LogRecord) -> bool:
+        if threading.current_thread() is owner:
+            is_held.set()
+            assert is_released.wait(20)
+        return True
+
+    owner = threading.Thread(target=lambda: asyncio.run(connected(cache)))
+
+    async def guest() -> None:
+        assert await cache.get("taken over", Counted("value")) == "value"
+        assert await cache.get("connects", Counted("value")) == "value"
+        await soon(lambda: cache.stats()["remote_up"])
+        await acknowledged(cache)
+        await turns()
+        # This loop stands still from here on.
+        before = server.call("DBSIZE")
+        writer = threading.Thread(target=lambda: cache.set("written", 1))
+        writer.start()
+        writer.join()
+        is_released.set()
+        owner.join(20)
+        assert server.call("DBSIZE") == before
+        await acknowledged(cache)
+        assert server.call("DBSIZE") == before + 1
+
+    level = log.level
+    log.setLevel(logging.INFO)
+    log.addFilter(hold)
+    try:
+        owner.start()
+        assert is_held.wait(20)
+        run(guest())
+    finally:
+        is_released.set()
+        log.removeFilter(hold)
+        log.setLevel(level)
+        owner.join(20)
+
+
+def test_an_interrupt_while_the_end_of_a_loop_waits_for_writes_still_ends_the_connection(
+    run: Run, server: Server, backend: RedisBackend
+) -> None:
+    cache = AsyncCache(remote_cache=backend)
+
+    async def main() -> None:
+        await connected(cache)
+        server.pause()
+        try:
+            cache.set("k", 1)
+            end = task(asyncio.get_running_loop().shutdown_asyncgens())
+            await asyncio.sleep(0.02)
+            assert cache.stats()["remote_up"], "it waits"
+            await cancel(end)
+            assert not cache.stats()["remote_up"]
+        finally:
+            server.resume()
+
+    run(main())
+    assert connections(server) == 0
