@@ -16,8 +16,7 @@ impl Machine {
         }
         if matches!(reply, Reply::Failed(_)) {
             // The value that the put could not replace is removed. A question sent after the put
-            // may
-            // have read this value.
+            // may have read this value.
             self.remove_names(vec![name.clone()], now);
             self.fence_own(&name, now);
             self.outputs.push_back(Output::Forget { name, fences: true });
