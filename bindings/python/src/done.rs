@@ -131,7 +131,7 @@ impl Done {
     /// tier. False: none is expected.
     fn _begin_wait(&self, py: Python<'_>, future: &Bound<'_, PyAny>) -> PyResult<bool> {
         match &self.written {
-            Some(written) => written.cache.get().await_writes(py, &written.mark, future),
+            Some(written) => written.cache.get().await_writes(py, written.mark, future),
             None => Ok(false),
         }
     }
@@ -154,7 +154,7 @@ pub(crate) fn done(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
 /// The result of a write in a cache.
 pub(crate) fn written<'py>(cache: &Bound<'py, Cache>) -> PyResult<Bound<'py, PyAny>> {
     let py = cache.py();
-    let mark = cache.get().remote.get().and_then(|tier| tier.remote(py).mark(clock::now()));
+    let mark = cache.get().remote.get().and_then(|tier| tier.remote(py).mark());
     let Some(mark) = mark else { return done(py) };
     let written = Some(Written { cache: cache.clone().unbind(), mark });
     Bound::new(py, Done { written, runs: GilCell::new(None) }).map(Bound::into_any)

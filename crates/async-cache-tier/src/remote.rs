@@ -214,17 +214,20 @@ impl<E: Engine, W> Remote<E, W> {
         self.state.lock().machine.is_settled()
     }
 
-    /// The writes until now, to be waited for with [`Remote::word_of`]. `None`: the engine has
-    /// acknowledged them.
-    pub fn mark(&self, now: Time) -> Option<WriteMark> {
+    /// The writes until now. `None`: the engine has acknowledged them.
+    pub fn mark(&self) -> Option<WriteMark> {
+        self.state.lock().machine.mark()
+    }
+
+    /// Somebody waits for writes, and looks at [`Remote::word_of`] after each look of the driver.
+    pub fn wait(&self, mark: WriteMark, now: Time) {
         let mut state = self.state.lock();
-        let mark = state.machine.mark(now);
+        state.machine.wait(mark, now);
         state.after();
-        mark
     }
 
     /// What the engine has said about writes.
-    pub fn word_of(&self, mark: &WriteMark, now: Time) -> Word {
+    pub fn word_of(&self, mark: WriteMark, now: Time) -> Word {
         self.state.lock().machine.word_of(mark, now)
     }
 
@@ -263,7 +266,17 @@ impl<E: Engine, W> Remote<E, W> {
         }
     }
 
-    /// Works on the connection: gives it bytes, takes bytes from it. Then listens to what it says.
+    /// Takes bytes from the connection, which are to be written. `None`: there is no connection.
+    pub fn outgoing<R>(&self, now: Time, take: impl FnOnce(&mut E) -> R) -> Option<R> {
+        let mut state = self.state.lock();
+        state.machine.flush(now);
+        state.after();
+        let taken = state.engine.as_mut().map(take);
+        state.listen(now);
+        taken
+    }
+
+    /// Works on the connection: gives it bytes, looks at it. Then listens to what it says.
     /// `None`: there is no connection.
     pub fn engine<R>(&self, now: Time, work: impl FnOnce(&mut E) -> R) -> Option<R> {
         let mut state = self.state.lock();

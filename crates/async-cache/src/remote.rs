@@ -209,20 +209,21 @@ impl<K, V> RemoteTier<K, V> {
     /// word is expected soon. Whether they are acknowledged.
     pub(crate) async fn acknowledged(&self) -> bool {
         let shared = &self.shared;
-        let Some(mark) = shared.remote.mark(Shared::now()) else { return true };
+        let Some(mark) = shared.remote.mark() else { return true };
+        shared.remote.wait(mark, Shared::now());
         let until = tokio::time::Instant::now() + shared.redis.settings.timeout;
         self.look();
         // What the connection seems to be may be long past before the task has looked.
         let mut has_looked = false;
         loop {
             let looked = shared.looked.notified();
-            match shared.remote.word_of(&mark, Shared::now()) {
+            match shared.remote.word_of(mark, Shared::now()) {
                 Word::Acknowledged => return true,
                 Word::None if has_looked => return false,
                 Word::Expected | Word::None => {}
             }
             if tokio::time::timeout_at(until, looked).await.is_err() {
-                return shared.remote.word_of(&mark, Shared::now()) == Word::Acknowledged;
+                return shared.remote.word_of(mark, Shared::now()) == Word::Acknowledged;
             }
             has_looked = true;
         }

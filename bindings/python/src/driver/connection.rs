@@ -308,8 +308,8 @@ impl DriverCall {
         if tier.state.borrow(py).ownership != self.ownership {
             return Ok(None);
         }
-        let Some(mark) = tier.remote(py).mark(clock::now()) else { return Ok(None) };
-        let waits = cache.await_writes(py, &mark, &future)?;
+        let Some(mark) = tier.remote(py).mark() else { return Ok(None) };
+        let waits = cache.await_writes(py, mark, &future)?;
         Ok(waits.then_some(tier.settings.machine.timeout.as_secs_f64()))
     }
 

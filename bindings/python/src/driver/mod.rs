@@ -244,7 +244,7 @@ fn flush(py: Python<'_>, tier: &RemoteTier, owner: &Bound<'_, PyAny>) -> PyResul
         }
         (transport.bind(py).clone(), std::sync::Arc::clone(&state.remote))
     };
-    let bytes = match remote.engine(clock::now(), Line::outgoing) {
+    let bytes = match remote.outgoing(clock::now(), Line::outgoing) {
         Some(Outgoing::Bytes(bytes)) if !bytes.is_empty() => bytes,
         Some(Outgoing::Jobs(jobs)) => return begin_jobs(py, tier, &transport, jobs),
         _ => return Ok(()),

@@ -23,19 +23,18 @@ impl Cache {
     pub(crate) fn await_writes(
         &self,
         py: Python<'_>,
-        mark: &WriteMark,
+        mark: WriteMark,
         future: &Bound<'_, PyAny>,
     ) -> PyResult<bool> {
         let Some(tier) = self.remote.get() else { return Ok(false) };
         let running = running_loop(py)?;
         self.prepare_remote(py, &running)?;
-        // Connects, if the connection has ended with its loop.
-        tier.remote(py).mark(clock::now());
+        tier.remote(py).wait(mark, clock::now());
         self.poke(py)?;
         if tier.remote(py).word_of(mark, clock::now()) != Word::Expected {
             return Ok(false);
         }
-        let wait = WriteWait { mark: *mark, future: Ref::new(future.clone()), event_loop: Ref::new(running) };
+        let wait = WriteWait { mark, future: Ref::new(future.clone()), event_loop: Ref::new(running) };
         let mut state = tier.state.borrow(py);
         state.last_wait += 1;
         let place = (mark.order(), state.last_wait);
@@ -58,7 +57,7 @@ pub(super) fn end_write_waits(py: Python<'_>, tier: &RemoteTier, owner: &Bound<'
 fn next_ended(py: Python<'_>, tier: &RemoteTier) -> Option<WriteWait> {
     let mut state = tier.state.borrow(py);
     let (_, first) = state.writes.first_key_value()?;
-    if state.remote.word_of(&first.mark, clock::now()) == Word::Expected {
+    if state.remote.word_of(first.mark, clock::now()) == Word::Expected {
         return None;
     }
     state.writes.pop_first().map(|(_, wait)| wait)

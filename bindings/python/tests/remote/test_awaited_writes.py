@@ -55,6 +55,25 @@ def test_a_write_may_be_run_as_a_program(backend: RedisBackend) -> None:
     assert asyncio.run(fresh(backend).get("s")) is None
 
 
+def test_an_awaited_write_that_meets_a_clear_leaves_nothing_older(
+    run: Run, server: Server, backend: RedisBackend
+) -> None:
+    with Proxy(server.address) as proxy:
+
+        async def main() -> None:
+            writer, other = AsyncCache(remote_cache=RedisBackend(*proxy.address)), fresh(backend)
+            await connected(writer)
+            # The writer hears late of the clear, and that its own write has run.
+            proxy.delay(Direction.TO_CLIENT, 0.05)
+            await other.clear()
+            await other.set("k", "old")
+            await writer.delete("k")
+            await other.get("another key")  # hears what the server has done
+            assert await other.get("k") is None
+
+        run(main())
+
+
 def test_a_loop_that_ends_delivers_writes_that_nobody_awaits(
     run: Run, server: Server, backend: RedisBackend
 ) -> None:

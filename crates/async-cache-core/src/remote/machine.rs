@@ -46,13 +46,18 @@
 //!     It is asked for a sign of life at intervals, also while it is busy.
 //! 12. The values on their way to the engine are bounded: while too many bytes are unanswered, a
 //!     stub takes the place of a value, for a short time.
+//! 13. The reply to a write may tell of one that ran in a generation which another process had
+//!     replaced already; it is then repeated in the present one. So a write is *confirmed* by the
+//!     answer to a later question about the generation, if nothing is being repeated then. The
+//!     question is asked if somebody waits.
 //!
-//! `writes` has the writes of this process, `engine` the connection and the events, `replies` and
+//! `writes` has the writes of this process, `confirmations` rule 13, `engine` the connection and the events, `replies` and
 //! `written` the replies, `times` the passing of time, `parts` the shared steps.
 //!
 //! Replies come in the order of the commands. Random numbers come from a seed, so that the same
 //! inputs give the same outputs.
 
+mod confirmations;
 mod engine;
 mod parts;
 mod replies;
@@ -64,6 +69,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(super) use self::confirmations::Confirmations;
+pub use self::confirmations::{Word, WriteMark};
 use super::ask::{Answer, Ask, AskId, Landing, Phase, Want};
 use super::port::{Abilities, Command, CommandId, Content, Generation, Lease, Name, Owner};
 use super::settings::{Settings, WhileDown};
@@ -170,34 +177,10 @@ pub(super) enum Purpose {
         greets: bool,
     },
     IsAlive(Owner),
+    /// Rule 13.
+    Ping,
     /// The reply decides nothing.
     Other,
-}
-
-/// The writes of a process until a moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WriteMark {
-    last_sent: CommandId,
-    /// The connection that they were sent on. `None`: they were to be sent.
-    connection: Option<u64>,
-}
-
-impl WriteMark {
-    /// Ascends with time.
-    pub fn order(&self) -> u64 {
-        self.last_sent.0
-    }
-}
-
-/// What the engine has said about writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Word {
-    /// They have run.
-    Acknowledged,
-    /// Nothing yet.
-    Expected,
-    /// Nothing, and nothing is expected soon: the engine is away or silent. They are sent again.
-    None,
 }
 
 /// An acknowledged write.
@@ -277,10 +260,14 @@ pub struct Machine {
     pub(super) recent: VecDeque<Written>,
     /// Until then `recent` lacks some.
     pub(super) recent_lacks_until: Option<Time>,
+    /// The `last_sent` of the last one that it lacks.
+    pub(super) recent_lacks: Option<CommandId>,
     /// Rule 9: the last acknowledgement of a generation that this process has begun.
     pub(super) cleared_at: Option<Time>,
     /// The command of the last reply, on any connection.
     pub(super) replied: CommandId,
+    /// Rule 13.
+    pub(super) confirmations: Confirmations,
     /// The time of the last transition to `Link::Up`.
     pub(super) up_at: Time,
 
@@ -325,8 +312,10 @@ impl Machine {
             clearing: Clearing::No,
             recent: VecDeque::new(),
             recent_lacks_until: None,
+            recent_lacks: None,
             cleared_at: None,
             replied: CommandId(0),
+            confirmations: Confirmations::default(),
             up_at: Time::default(),
             outputs: VecDeque::new(),
             last_ask: 0,
@@ -371,40 +360,6 @@ impl Machine {
     /// How many writes no engine has acknowledged.
     pub fn pending(&self) -> usize {
         self.pending.len()
-    }
-
-    /// Whether the engine has acknowledged everything.
-    pub fn is_settled(&self) -> bool {
-        self.pending.is_empty() && self.clearing == Clearing::No
-    }
-
-    /// The writes until now, to be waited for with [`Machine::word_of`]. Connects if the connection
-    /// was given up. `None`: the engine has acknowledged them.
-    pub fn mark(&mut self, now: Time) -> Option<WriteMark> {
-        if self.is_settled() {
-            return None;
-        }
-        if self.link == Link::Idle {
-            self.connect(now);
-        }
-        let connection = matches!(self.link, Link::Up(_)).then_some(self.connections);
-        Some(WriteMark { last_sent: CommandId(self.last_command), connection })
-    }
-
-    /// What the engine has said about writes.
-    pub fn word_of(&self, mark: &WriteMark, now: Time) -> Word {
-        let is_acknowledged = if mark.connection == Some(self.connections) {
-            self.replied >= mark.last_sent
-        } else {
-            self.is_settled() // They were sent on a later connection.
-        };
-        if is_acknowledged {
-            Word::Acknowledged
-        } else if self.is_up() || self.parks(now) {
-            Word::Expected
-        } else {
-            Word::None
-        }
     }
 
     /// Whether a connection is being made, or is there.
@@ -583,6 +538,7 @@ pub(super) enum RuleName {
     FencedAsksAgain,
     ConnectionSuspects,
     PendingIsSent,
+    WritesAreConfirmed,
     /// Kept by the engine.
     FillChecks,
     /// Kept by the engine, whose leases end by themselves, and by the release of orphans.

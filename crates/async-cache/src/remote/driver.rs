@@ -144,10 +144,17 @@ impl Task {
         let shared = Arc::clone(&self.driving.shared);
         let now = Shared::now();
         shared.ran_at.store(now.as_nanos(), Ordering::Relaxed);
+        if self.closes_at.is_none() && shared.is_closed.load(Ordering::Acquire) {
+            // Rule 3.
+            self.closes_at = Some(now.later(shared.redis.settings.timeout));
+            if let Some(mark) = shared.remote.mark() {
+                shared.remote.wait(mark, now);
+            }
+        }
         if self.socket.is_some() && self.written == self.out.len() {
             self.out.clear();
             self.written = 0;
-            shared.remote.engine(now, |link| {
+            shared.remote.outgoing(now, |link| {
                 if self.driving.is_present() {
                     std::mem::swap(link.outgoing(), &mut self.out);
                 }
@@ -159,9 +166,7 @@ impl Task {
             self.obey(order);
         }
         shared.looked.notify_waiters();
-        if shared.is_closed.load(Ordering::Acquire) {
-            // Rule 3.
-            let closes_at = *self.closes_at.get_or_insert(now.later(shared.redis.settings.timeout));
+        if let Some(closes_at) = self.closes_at {
             let is_done = shared.remote.is_settled() && self.out.is_empty();
             if is_done || closes_at <= now || !shared.remote.is_connected_soon() {
                 return false;

@@ -1,10 +1,12 @@
 //! Writes that are waited for.
 
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use async_cache::AsyncCache;
+use servers::Direction::{ToClient, ToServer};
 
-use crate::support::{cache, connected, each, over, redis_at};
+use crate::support::{cache, connected, each, hears, over, proxy, redis_at, through};
 
 const AT_ONCE: Duration = Duration::from_millis(150);
 
@@ -20,6 +22,50 @@ fn an_acknowledged_write_is_on_the_server() {
         assert_eq!(other.fetch("key").await.as_deref(), Some("49"));
         cache_with_writes.delete("key");
         assert!(cache_with_writes.acknowledged().await);
+        assert_eq!(cache(&server).await.fetch("key").await, None);
+    });
+}
+
+#[test]
+fn a_write_into_a_generation_that_was_replaced_is_acknowledged_when_nobody_has_an_older_value() {
+    each(async |server| {
+        let proxy = proxy(&server);
+        let (writer, other) = (connected(through(&proxy)).await, cache(&server).await);
+        for number in 0..10 {
+            let key = format!("key {number}");
+            // The writer hears late that everything was cleared, and that its own write has run.
+            proxy.delay(ToClient, Duration::from_millis(50));
+            other.clear();
+            assert!(other.acknowledged().await);
+            let value = other.get_or_load(&key, || async { Ok::<_, Infallible>("old".to_owned()) }).await;
+            assert_eq!(value.unwrap(), "old");
+            hears(&other).await; // Redis tells it of its own load, too.
+            assert_eq!(other.fetch(&key).await.as_deref(), Some("old"));
+            // The origin has a new value now.
+            writer.delete(&key);
+            assert!(writer.acknowledged().await);
+            hears(&other).await;
+            assert_eq!(other.get(&key), None, "{number}");
+            proxy.delay(ToClient, Duration::ZERO);
+        }
+    });
+}
+
+#[test]
+fn a_write_that_a_full_server_refuses_is_acknowledged_when_nobody_has_an_older_value() {
+    each(async |server| {
+        let proxy = proxy(&server);
+        let (writer, other) = (connected(through(&proxy)).await, cache(&server).await);
+        writer.set("key".into(), "old".into());
+        assert!(writer.acknowledged().await);
+        assert_eq!(other.fetch("key").await.as_deref(), Some("old"));
+        server.call(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+        server.call(&["CONFIG", "SET", "maxmemory", "1"]);
+        proxy.delay(ToServer, Duration::from_millis(50));
+        writer.set("key".into(), "new".into());
+        assert!(writer.acknowledged().await);
+        hears(&other).await;
+        assert_eq!(other.get("key"), None);
         assert_eq!(cache(&server).await.fetch("key").await, None);
     });
 }

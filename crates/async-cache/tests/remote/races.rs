@@ -4,20 +4,19 @@
 //! A read is *stale* if its value is older than a version whose write had reached the reader before
 //! the read began. A write has reached a reader when, one after the other:
 //! 1. the origin has the version, and the writer has invalidated the key (or has set the version);
-//! 2. the server has acknowledged this: it has answered a later question of the writer's
-//!    connection. Then the version becomes the *floor* of its key;
+//! 2. the server has acknowledged this. Then the version becomes the *floor* of its key;
 //! 3. the reader has read the floor, and the server has answered a question that the reader's
 //!    connection asked afterwards: the news of the change came before this answer. After a `clear`,
 //!    a second question, since the news are followed by a question about the generation.
 //!
 //! `ASYNC_CACHE_RACES` sets the number of rounds (`make races`: 100,000).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use servers::Direction::{ToClient, ToServer};
 use servers::{Client, Reply};
@@ -103,6 +102,30 @@ struct Counts {
     stale: AtomicU64,
 }
 
+/// The last events of all caches, printed with a stale read.
+static HISTORY: Mutex<VecDeque<(Instant, u64, String)>> = Mutex::new(VecDeque::new());
+const REMEMBERED: usize = 1000;
+
+fn remember(task: u64, event: String) {
+    let mut history = HISTORY.lock().unwrap();
+    if history.len() == REMEMBERED {
+        history.pop_front();
+    }
+    history.push_back((Instant::now(), task, event));
+}
+
+/// The events about a key, and about all keys.
+#[allow(clippy::print_stdout)]
+fn print_history(key: u64) {
+    let history = HISTORY.lock().unwrap();
+    let now = Instant::now();
+    for (at, task, event) in &*history {
+        if event.starts_with(&format!("{key} ")) || event.starts_with("all ") {
+            println!("{:>12?} before: cache {} task {task}: {event}", now - *at, task / TASKS);
+        }
+    }
+}
+
 /// One task of a cache. The keys up to `KEYS` are invalidated by all. The key with the number of
 /// the task is set by it alone: of concurrent sets of several hosts the last one wins.
 struct Task {
@@ -132,8 +155,10 @@ impl Task {
     async fn invalidate(&mut self) {
         let key = self.random.u64(0..KEYS);
         let version = self.origin.write(key);
+        remember(self.number, format!("{key} written {version}"));
         self.cache.delete(&key.to_string());
-        hears(&self.cache).await;
+        assert!(self.cache.acknowledged().await);
+        remember(self.number, format!("{key} floor {version}"));
         self.origin.raise_floor(key, version);
         self.counts.writes.fetch_add(1, SeqCst);
     }
@@ -141,8 +166,10 @@ impl Task {
     async fn set(&mut self) {
         let key = self.own();
         let version = self.origin.write(key);
+        remember(self.number, format!("{key} set {version}"));
         self.cache.set(key.to_string(), version.to_string());
-        hears(&self.cache).await;
+        assert!(self.cache.acknowledged().await);
+        remember(self.number, format!("{key} floor {version}"));
         self.origin.raise_floor(key, version);
         self.counts.writes.fetch_add(1, SeqCst);
     }
@@ -153,8 +180,10 @@ impl Task {
             return self.invalidate().await;
         }
         let versions: Vec<_> = (0..KEYS).map(|key| (key, self.origin.write(key))).collect();
+        remember(self.number, format!("all clear {versions:?}"));
         self.cache.clear();
-        hears(&self.cache).await;
+        assert!(self.cache.acknowledged().await);
+        remember(self.number, format!("all cleared {versions:?}"));
         for (key, version) in versions {
             self.origin.raise_floor(key, version);
         }
@@ -169,9 +198,12 @@ impl Task {
             KEYS + self.random.u64(0..CACHES * TASKS)
         };
         let floor = self.origin.floor(key);
+        let number = self.number;
+        remember(number, format!("{key} reads, floor {floor}"));
         hears(&self.cache).await;
         hears(&self.cache).await;
         let (origin, counts) = (Arc::clone(&self.origin), Arc::clone(&self.counts));
+        remember(number, format!("{key} has heard, floor {floor}"));
         let takes = Duration::from_micros(self.random.u64(0..4000));
         let loaded = Arc::new(AtomicBool::new(false));
         let load = {
@@ -180,7 +212,9 @@ impl Task {
                 let version = origin.read(key);
                 loaded.store(true, SeqCst);
                 counts.loads.fetch_add(1, SeqCst);
+                remember(number, format!("{key} loads {version}"));
                 tokio::time::sleep(takes).await;
+                remember(number, format!("{key} loaded {version}"));
                 Ok::<_, Infallible>(version.to_string())
             }
         };
@@ -190,6 +224,7 @@ impl Task {
             Some(self.cache.get_or_load(&key.to_string(), load).await.unwrap())
         };
         self.counts.reads.fetch_add(1, SeqCst);
+        remember(number, format!("{key} is {value:?}, floor {floor}"));
         let Some(value) = value else { return };
         if !loaded.load(SeqCst) {
             self.counts.hits.fetch_add(1, SeqCst);
@@ -197,6 +232,7 @@ impl Task {
         if value.parse::<u64>().unwrap() < floor {
             self.counts.stale.fetch_add(1, SeqCst);
             println!("\nstale: key {key} is {value} below {floor}; a load: {}", loaded.load(SeqCst));
+            print_history(key);
         }
     }
 }

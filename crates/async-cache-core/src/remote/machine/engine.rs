@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Clearing, Link, Machine, Notice, Output, Purpose, RuleName, Sent};
 use crate::remote::ask::Phase;
-use crate::remote::port::{Command, Event, Generation, Greeting, Name, Owner, Reply};
+use crate::remote::port::{Command, CommandId, Event, Generation, Greeting, Name, Owner, Reply};
 use crate::remote::settings::WhileDown;
 use crate::time::Time;
 
@@ -38,7 +38,9 @@ impl Machine {
             self.replay(last_heard); // Rule 9.
         }
         if self.clearing == Clearing::No {
-            let purpose = Purpose::Generation { greets: true, since: self.replied };
+            // The last connection may have said nothing of changes.
+            let since = CommandId(self.confirmations.confirmed);
+            let purpose = Purpose::Generation { greets: true, since };
             self.send(Command::Generation(generation), purpose, now);
         } else {
             self.greet_with(generation, now);
@@ -52,6 +54,8 @@ impl Machine {
         let purpose = Purpose::NewGeneration { greets: true };
         let id = self.send(Command::NewGeneration(generation), purpose, now);
         self.clearing = Clearing::Sent(id);
+        self.has_written(id);
+        self.is_in_doubt_until(id);
     }
 
     /// Rule 9. The other server has missed writes from before `last_heard`, however long ago.
@@ -154,6 +158,10 @@ impl Machine {
         pause / 2 + pause.mul_f64(f64::from(self.draw() % 1024) / 2048.0)
     }
 
+    pub(super) fn draw_generation(&mut self) -> Generation {
+        Generation(u64::from(self.draw()) << 32 | u64::from(self.draw()))
+    }
+
     pub(super) fn draw(&mut self) -> u32 {
         // xorshift64: the seed is never 0.
         self.random ^= self.random << 13;
@@ -186,7 +194,11 @@ impl Machine {
                 Some(sent) if sent.id == id => {
                     self.replied = id;
                     self.unanswered -= sent.bytes;
+                    let tells_generation = sent.what.tells_generation(&reply);
                     self.reply(sent, reply, now);
+                    if tells_generation {
+                        self.was_told(id);
+                    }
                 }
                 _ => self.disconnect("a reply to no command", now),
             },
@@ -208,10 +220,13 @@ impl Machine {
     }
 
     pub(super) fn ask_generation(&mut self, now: Time) {
-        if matches!(self.link, Link::Up(_)) && self.clearing == Clearing::No {
-            let candidate = Generation(u64::from(self.draw()) << 32 | u64::from(self.draw()));
-            let purpose = Purpose::Generation { greets: false, since: self.replied };
-            self.send(Command::Generation(candidate), purpose, now);
+        let Link::Up(abilities) = self.link else { return };
+        if self.clearing == Clearing::No {
+            let candidate = self.draw_generation();
+            let since = if abilities.notifies { self.replied.0 } else { self.confirmations.confirmed };
+            let purpose = Purpose::Generation { greets: false, since: CommandId(since) };
+            let id = self.send(Command::Generation(candidate), purpose, now);
+            self.is_in_doubt_until(id);
         }
     }
 
@@ -247,7 +262,7 @@ impl Machine {
             Purpose::Generation { greets, since } => self.was_told_generation(greets, since, &reply, now),
             Purpose::NewGeneration { greets } => self.was_begun(sent.id, greets, &reply, now),
             Purpose::IsAlive(owner) => self.was_checked(owner, &reply, now),
-            Purpose::Release(..) | Purpose::Other => {}
+            Purpose::Release(..) | Purpose::Ping | Purpose::Other => {}
         }
     }
 

@@ -29,6 +29,9 @@ impl Machine {
             _ => 0,
         };
         self.unanswered += bytes;
+        if what.asks_generation() {
+            self.confirmations.asked = id.0;
+        }
         self.sent.push_back(Sent { id, at: now, bytes, what });
         let generation = self.generation.unwrap_or(Generation(0));
         self.outputs.push_back(Output::Send { id, generation, command });

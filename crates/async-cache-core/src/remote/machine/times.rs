@@ -81,7 +81,7 @@ impl Machine {
         }
         if !self.is_stalled && self.probed_at.later(self.settings.heartbeat) <= now {
             self.probed_at = now;
-            self.send(Command::Ping, Purpose::Other, now);
+            self.send(Command::Ping, Purpose::Ping, now);
         }
         if self.sent.is_empty() {
             return;

@@ -83,6 +83,8 @@ impl Machine {
             let purpose = Purpose::NewGeneration { greets: false };
             let id = self.send(Command::NewGeneration(generation), purpose, now);
             self.clearing = Clearing::Sent(id);
+            self.has_written(id);
+            self.is_in_doubt_until(id);
         }
         self.fence_all(now);
     }
@@ -124,6 +126,9 @@ impl Machine {
             return; // all is going to be removed
         }
         self.pending.insert(name, id);
+        if let Some(id) = id {
+            self.has_written(id);
+        }
         if self.pending.len() > self.settings.most_pending {
             self.pending.clear();
             self.clearing = Clearing::Unsent;

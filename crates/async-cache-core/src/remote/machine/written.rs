@@ -2,13 +2,16 @@
 
 use super::{Clearing, Link, Machine, Notice, Output, Purpose, RuleName, Unsent, Written};
 use crate::remote::ask::{Ask, Phase};
-use crate::remote::port::{Command, CommandId, Generation, Name, Reply};
+use crate::remote::port::{Command, CommandId, Name, Reply};
 use crate::time::Time;
 
 impl Machine {
     pub(super) fn was_put(&mut self, id: CommandId, name: Name, reply: &Reply, now: Time) {
         if self.pending.get(&name) != Some(&Some(id)) {
             if matches!(reply, Reply::Failed(_)) {
+                if let Some(&Some(later)) = self.pending.get(&name) {
+                    self.is_in_doubt_until(later); // The value before this put stands until then.
+                }
                 // Nothing stands there, so its changes are not heard.
                 self.outputs.push_back(Output::Forget { name, fences: false });
             }
@@ -17,7 +20,7 @@ impl Machine {
         if matches!(reply, Reply::Failed(_)) {
             // The value that the put could not replace is removed. A question sent after the put
             // may have read this value.
-            self.remove_names(vec![name.clone()], now);
+            self.repeat(vec![name.clone()], now);
             self.fence_own(&name, now);
             self.outputs.push_back(Output::Forget { name, fences: true });
         } else {
@@ -42,7 +45,7 @@ impl Machine {
         self.pending.remove(&name);
         self.forget_old_writes(now);
         if self.recent.len() >= self.settings.most_pending {
-            self.recent.pop_front();
+            self.recent_lacks = self.recent.pop_front().map(|written| written.last_sent);
             self.recent_lacks_until = Some(now.later(self.settings.replay));
         }
         let last_sent = CommandId(self.last_command);
@@ -75,7 +78,9 @@ impl Machine {
             self.fence_all(now);
             self.outputs.push_back(Output::ForgetAll);
         }
-        if greets {
+        if greets && self.clearing == Clearing::Unsent {
+            self.greet_again(now);
+        } else if greets {
             self.rise(now);
         }
     }
@@ -83,6 +88,11 @@ impl Machine {
     /// Rule 8. Another process may have loaded into the new generation before a write of this
     /// process that reached the old one only.
     fn write_again(&mut self, since: CommandId, greets: bool, now: Time) {
+        if self.recent_lacks.is_some_and(|last_sent| last_sent >= since) {
+            // It is not known which.
+            let generation = self.draw_generation();
+            return self.begin_generation(generation, now);
+        }
         let missed = self.recent.iter().rev().take_while(|written| written.last_sent >= since);
         let mut names: Vec<_> = missed.map(|written| written.name.clone()).collect();
         names.extend(self.pending.keys().cloned());
@@ -91,13 +101,19 @@ impl Machine {
         if greets {
             self.pending = names.into_iter().map(|name| (name, None)).collect();
         } else if !names.is_empty() {
-            self.remove_names(names, now);
+            self.repeat(names, now);
         }
+    }
+
+    /// Rule 13.
+    fn repeat(&mut self, names: Vec<Name>, now: Time) {
+        self.remove_names(names, now);
+        self.is_in_doubt_until(CommandId(self.last_command));
     }
 
     /// The generation that was begun while the connection was greeted.
     fn greet_again(&mut self, now: Time) {
-        let fresh = Generation(u64::from(self.draw()) << 32 | u64::from(self.draw()));
+        let fresh = self.draw_generation();
         self.greet_with(self.generation.unwrap_or(fresh), now);
     }
 
@@ -127,6 +143,8 @@ impl Machine {
                 let put = Command::Put { name: name.clone(), content, life: life_left };
                 let id = self.send(put, Purpose::Put(name.clone()), now);
                 self.pending.insert(name, Some(id));
+                self.has_written(id);
+                self.is_in_doubt_until(id);
             }
         }
     }
@@ -149,7 +167,7 @@ impl Machine {
             self.pending.iter().filter(|(_, sent)| sent.is_none()).map(|(name, _)| name.clone()).collect();
         if !unsent.is_empty() {
             if self.keeps(RuleName::PendingIsSent) {
-                self.remove_names(unsent, now);
+                self.repeat(unsent, now);
             } else {
                 self.pending.clear();
             }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::world::{Process, Stored, World};
 use crate::remote::ask::{Ask, AskId, Phase};
-use crate::remote::machine::{Clearing, Machine, Purpose};
+use crate::remote::machine::{Clearing, Confirmations, Machine, Purpose};
 use crate::remote::port::{Command, CommandId, Event, Found, Lease, Owner, Replaced, Reply};
 
 type Leases = HashMap<Lease, Lease>;
@@ -28,6 +28,8 @@ impl Process {
         machine.recent_lacks_until = None;
         machine.cleared_at = None;
         machine.replied = CommandId(0);
+        machine.recent_lacks = None;
+        machine.confirmations = Confirmations::default();
         machine.up_at = crate::time::Time::default();
         machine.attempts = 0;
         machine.connections = 0;

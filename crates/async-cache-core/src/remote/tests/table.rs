@@ -1,11 +1,13 @@
 //! Each row of the table of phases, and the rules, with a scripted engine and exact times.
 
+mod confirmations;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::world::{content, name};
 use crate::remote::ask::{Answer, AskId, Landing, Want};
-use crate::remote::machine::{Clearing, Link, Machine, Notice, Output, Word};
+use crate::remote::machine::{Clearing, Link, Machine, Notice, Output};
 use crate::remote::port::{
     Abilities, Command, CommandId, Content, Event, Found, FoundValue, Generation, Greeting, Lease, Owner,
     Replaced, Reply,
@@ -99,6 +101,7 @@ impl Script {
     }
 
     fn run(&mut self) {
+        self.machine.flush(self.now);
         while let Some(output) = self.machine.poll() {
             match output {
                 Output::Send { id, command, .. } => self.unanswered.push_back((id, command)),
@@ -673,60 +676,6 @@ fn values_on_their_way_are_bounded() {
     let (_, command) = script.unanswered.back().expect("a fill");
     let is_stub = |command: &Command| matches!(command, Command::Fill { content: Content::Stub, life, .. } if *life == short);
     assert!(is_stub(command), "{command:?}");
-}
-
-#[test]
-fn a_write_is_waited_for_until_its_own_acknowledgement() {
-    let mut script = Script::up();
-    assert_eq!(script.machine.mark(script.now), None);
-    let write = |script: &mut Script| {
-        script.machine.put(&name(1), content(1), None, script.now);
-        script.run();
-        script.machine.mark(script.now).expect("a write without an acknowledgement")
-    };
-    let (first, second) = (write(&mut script), write(&mut script));
-    assert!(first.order() < second.order());
-    let word = |script: &Script, mark| script.machine.word_of(mark, script.now);
-    assert_eq!([&first, &second].map(|mark| word(&script, mark)), [Word::Expected; 2]);
-    script.replies(Reply::Done);
-    let third = write(&mut script);
-    assert_eq!(word(&script, &first), Word::Acknowledged, "although the key was written again");
-    assert_eq!(word(&script, &second), Word::Expected);
-    // Of a lost connection, whose writes are sent again as removals.
-    script.breaks();
-    assert_eq!(word(&script, &second), Word::None);
-    script.wants_connection();
-    script.connects(ALL);
-    assert_eq!([&first, &third].map(|mark| word(&script, mark)), [Word::Expected; 2]);
-    script.replies(Reply::Done);
-    assert_eq!([&first, &third].map(|mark| word(&script, mark)), [Word::Acknowledged; 2]);
-    // Of a silent engine.
-    let fourth = write(&mut script);
-    script.after(TIMEOUT);
-    assert_eq!(word(&script, &fourth), Word::None);
-}
-
-#[test]
-fn a_write_before_the_connection_is_waited_for_and_makes_one() {
-    let mut script = Script::new(Settings::default());
-    script.machine.invalidate(&[name(1)], script.now);
-    script.machine.part(script.now);
-    script.run();
-    assert_eq!(script.machine.link, Link::Idle);
-    let mark = script.machine.mark(script.now).expect("a write without an acknowledgement");
-    script.run();
-    assert!(matches!(script.machine.link, Link::Connecting(_)));
-    assert_eq!(script.machine.word_of(&mark, script.now), Word::Expected);
-    script.connects(ALL);
-    script.replies(Reply::Done);
-    assert_eq!(script.machine.word_of(&mark, script.now), Word::Acknowledged);
-    assert_eq!(script.machine.mark(script.now), None);
-    script.machine.clear(Generation(77), script.now);
-    script.run();
-    let mark = script.machine.mark(script.now).expect("a new generation");
-    assert_eq!(script.machine.word_of(&mark, script.now), Word::Expected);
-    script.replies(Reply::Done);
-    assert_eq!(script.machine.word_of(&mark, script.now), Word::Acknowledged);
 }
 
 #[test]

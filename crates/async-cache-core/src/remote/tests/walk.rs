@@ -2,12 +2,13 @@
 //! connection and a process.
 //!
 //! After each step, no memory serves a value older than a change that its process has heard of or
-//! has made. From time to time no new events begin and the world runs until all is quiet: then no
+//! has made, and the engine has what it has acknowledged to those who wait. From time to time no new events begin and the world runs until all is quiet: then no
 //! question is left, memory equals the engine, and the engine has nothing older than the last
 //! write. `ASYNC_CACHE_SEED` replays one walk; `ASYNC_CACHE_STEPS` is the number of steps in all.
 
 #![allow(clippy::print_stdout, reason = "the findings and seeds are worth reading")]
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use fastrand::Rng;
 
 use super::world::{Changed, Engine, KEYS, Kept, Stage, Stored, World};
 use crate::remote::ask::{Phase, Want};
-use crate::remote::machine::{Clearing, RuleName};
+use crate::remote::machine::{Clearing, RuleName, Word, WriteMark};
 use crate::remote::port::Generation;
 use crate::remote::settings::{Settings, WhileDown};
 use crate::time::{Deadline, Time};
@@ -26,6 +27,12 @@ const LENGTH: usize = 20_000;
 /// The age of the copy that takes over.
 const MOST_LOST: Duration = Duration::from_secs(20);
 
+struct AwaitedWrite {
+    mark: WriteMark,
+    keys: Range<u8>,
+    version: u64,
+}
+
 struct Walk {
     world: World,
     rng: Rng,
@@ -34,6 +41,8 @@ struct Walk {
     has_failed_over: bool,
     is_frozen: bool,
     is_stopped: [bool; PROCESSES],
+    /// The writes that somebody waits for.
+    awaited: [Vec<AwaitedWrite>; PROCESSES],
     /// Whether the steps are printed, for a replay.
     prints: bool,
 }
@@ -58,6 +67,7 @@ impl Walk {
             has_failed_over: false,
             is_frozen: false,
             is_stopped: [false; PROCESSES],
+            awaited: Default::default(),
             prints: false,
         }
     }
@@ -163,10 +173,12 @@ impl Walk {
         if self.is_stopped[i] {
             return;
         }
+        let mut keys = key..key + 1;
         match self.rng.u8(..20) {
             0 => {
                 self.note(format_args!("{i} clears"));
                 self.world.clears(i, KEYS);
+                keys = 0..KEYS;
             }
             1..8 => {
                 let (life, is_stub) = (self.some_life(), self.rng.u8(..12) == 0);
@@ -178,6 +190,35 @@ impl Walk {
                 self.world.writes(i, key);
             }
         }
+        if self.rng.bool() {
+            self.awaits(i, keys);
+        }
+    }
+
+    fn awaits(&mut self, i: usize, keys: Range<u8>) {
+        let machine = &mut self.world.processes[i].machine;
+        let mark = machine.mark().expect("a write without an acknowledgement");
+        machine.wait(mark, self.world.now);
+        self.world.tick(i);
+        self.awaited[i].push(AwaitedWrite { mark, keys, version: self.world.origin });
+    }
+
+    /// The engine has what it has acknowledged.
+    fn acknowledged_fault(&mut self) -> Option<String> {
+        for (i, awaited) in self.awaited.iter_mut().enumerate() {
+            let machine = &self.world.processes[i].machine;
+            let is_acknowledged =
+                |write: &mut AwaitedWrite| machine.word_of(write.mark, self.world.now) == Word::Acknowledged;
+            for AwaitedWrite { keys, version, .. } in awaited.extract_if(.., is_acknowledged) {
+                for key in keys {
+                    let floor = self.world.engine.floor.get(&key).copied().unwrap_or(0);
+                    if floor < version {
+                        return Some(format!("{i} was told that {version} of {key} is written, not {floor}"));
+                    }
+                }
+            }
+        }
+        None
     }
 
     fn time_passes(&mut self) {
@@ -301,6 +342,9 @@ impl Walk {
             self.waits_for_something()?;
             if self.world.is_quiet() {
                 self.has_failed_over = false;
+                if self.awaited.iter().any(|awaited| !awaited.is_empty()) {
+                    return Err("all is quiet, and a write is not acknowledged".into());
+                }
                 return self.quiet_fault().map_or(Ok(()), Err);
             }
             let wakes = self.world.processes.iter().filter_map(|process| process.machine.wake_at());
@@ -380,7 +424,10 @@ impl Walk {
         Ok(())
     }
 
-    fn step_fault(&self) -> Result<(), String> {
+    fn step_fault(&mut self) -> Result<(), String> {
+        if let Some(fault) = self.acknowledged_fault() {
+            return Err(fault);
+        }
         for (i, process) in self.world.processes.iter().enumerate() {
             process.machine.validate().map_err(|fault| format!("{i}: {fault}"))?;
             for (key, entry) in process.memory.iter().filter(|(_, entry)| self.world.serves(entry)) {
@@ -506,6 +553,7 @@ fn a_walk_finds_the_harm_of_rules_left_out() {
         RuleName::GrantForgets,
         RuleName::ConnectionSuspects,
         RuleName::PendingIsSent,
+        RuleName::WritesAreConfirmed,
         // Not `LeaseEnds`: signs of life end here, and waits too. The search finds it.
     ] {
         let found = (0..50).find_map(|seed| walk(seed, Some(rule), LENGTH, false).err().map(|it| (seed, it)));

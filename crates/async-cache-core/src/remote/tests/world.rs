@@ -41,12 +41,18 @@ pub(super) struct Flight {
     pub(super) is_open: bool,
 }
 
+/// The generation of an engine, at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Stands(Option<Generation>);
+
 /// A word on its way to a process, with what the checks know of it: the version that a change is
 /// about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Word {
     pub(super) event: Event,
     pub(super) about: u64,
+    /// With a sign of life: the generation that stood.
+    pub(super) named: Option<Stands>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -351,11 +357,14 @@ impl World {
     pub(super) fn handles(&mut self, number: usize) {
         let now = self.now;
         let process = &mut self.processes[number];
-        let Word { event, about } = process.inbox.pop_front().expect("a word");
+        let Word { event, about, named } = process.inbox.pop_front().expect("a word");
         if let Event::Changed(name) = &event {
             process.hears(key(name), about);
         }
         process.machine.heard(now);
+        if named.is_some_and(|Stands(generation)| generation != process.machine.generation()) {
+            process.machine.event(Event::GenerationChanged, now);
+        }
         process.machine.event(event, now);
         let generation = process.machine.generation();
         if std::mem::replace(&mut process.generation, generation) != generation
@@ -372,6 +381,7 @@ impl World {
     fn follow(&mut self, number: usize) {
         let now = self.now;
         let mut count = 0;
+        self.processes[number].machine.flush(now);
         while let Some(output) = self.processes[number].machine.poll() {
             count += 1;
             assert!(count < MOST_OUTPUTS, "one input, and no end of outputs: {output:?}");
@@ -382,8 +392,12 @@ impl World {
                         let about = match &command {
                             Command::Drop(names) => names
                                 .iter()
-                                .map(|name| process.heard.get(&key(name)).copied().unwrap_or(0))
-                                .max(),
+                                .flat_map(|name| {
+                                    [&process.heard, &process.own].map(|all| all.get(&key(name)))
+                                })
+                                .max()
+                                .flatten()
+                                .copied(),
                             Command::Put { name, .. } => process.own.get(&key(name)).copied(),
                             Command::NewGeneration(_) => Some(self.origin),
                             _ => None,
@@ -424,8 +438,9 @@ impl World {
 
     pub(super) fn runs(&mut self, number: usize) {
         let (id, generation, command, about) = self.processes[number].out.pop_front().expect("a command");
+        let named = (command == Command::Ping).then_some(Stands(self.engine.generation));
         let reply = self.run(number, generation, command, about);
-        self.processes[number].inbox.push_back(Word { event: Event::Reply(id, reply), about: 0 });
+        self.processes[number].inbox.push_back(Word { event: Event::Reply(id, reply), about: 0, named });
     }
 
     #[allow(clippy::too_many_lines, reason = "one arm per command")]
@@ -618,7 +633,7 @@ impl World {
                     Changed::Owner(owner) => Event::OwnerChanged(owner),
                     Changed::All => Event::AllChanged,
                 };
-                process.inbox.push_back(Word { event, about });
+                process.inbox.push_back(Word { event, about, named: None });
             }
         }
     }
