@@ -51,8 +51,9 @@
 //!     answer to a later question about the generation, if nothing is being repeated then. The
 //!     question is asked if somebody waits.
 //!
-//! `writes` has the writes of this process, `confirmations` rule 13, `engine` the connection and the events, `replies` and
-//! `written` the replies, `times` the passing of time, `parts` the shared steps.
+//! `writes` has the writes of this process, `confirmations` rule 13, `engine` the connection and
+//! the events, `replies` and `written` the replies, `times` the passing of time, `parts` the shared
+//! steps.
 //!
 //! Replies come in the order of the commands. Random numbers come from a seed, so that the same
 //! inputs give the same outputs.

@@ -1,8 +1,8 @@
-//! What the engine has said about the writes of this process: rule 13.
+//! The words of the engine about the writes of this process: rule 13.
 //!
 //! The numbers of commands ascend over all connections, so a number stands for everything before
-//! it. A write that is to be sent counts as sent by the next command: what is sent on a new
-//! connection is in doubt until it is answered.
+//! it. A write that is to be sent counts as sent by the next command: writes of a new connection
+//! are in doubt until they are answered.
 
 use super::{Clearing, Link, Machine, Purpose, RuleName};
 use crate::remote::port::{Command, CommandId, Reply};
@@ -19,7 +19,7 @@ impl WriteMark {
     }
 }
 
-/// What the engine has said about writes.
+/// The word of the engine about writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word {
     /// They have run: nobody who asks the engine from now on is told anything older.
@@ -79,7 +79,7 @@ impl Machine {
         }
     }
 
-    /// What the engine has said about writes.
+    /// The word of the engine about writes.
     pub fn word_of(&self, mark: WriteMark, now: Time) -> Word {
         let is_confirmed = self.confirmations.confirmed >= mark.order();
         let is_replied = !self.keeps(RuleName::WritesAreConfirmed) && self.replied.0 >= mark.order();

@@ -2,9 +2,10 @@
 //! connection and a process.
 //!
 //! After each step, no memory serves a value older than a change that its process has heard of or
-//! has made, and the engine has what it has acknowledged to those who wait. From time to time no new events begin and the world runs until all is quiet: then no
-//! question is left, memory equals the engine, and the engine has nothing older than the last
-//! write. `ASYNC_CACHE_SEED` replays one walk; `ASYNC_CACHE_STEPS` is the number of steps in all.
+//! has made, and the engine has nothing older than an acknowledged write. From time to time no new
+//! events begin and the world runs until all is quiet: then no question is left, memory equals the
+//! engine, and the engine has nothing older than the last write. `ASYNC_CACHE_SEED` replays one
+//! walk; `ASYNC_CACHE_STEPS` is the number of steps in all.
 
 #![allow(clippy::print_stdout, reason = "the findings and seeds are worth reading")]
 
@@ -203,7 +204,7 @@ impl Walk {
         self.awaited[i].push(AwaitedWrite { mark, keys, version: self.world.origin });
     }
 
-    /// The engine has what it has acknowledged.
+    /// No acknowledged write is missing from the engine.
     fn acknowledged_fault(&mut self) -> Option<String> {
         for (i, awaited) in self.awaited.iter_mut().enumerate() {
             let machine = &self.world.processes[i].machine;
