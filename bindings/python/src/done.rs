@@ -5,7 +5,6 @@
 //! write, for the timeout at most.
 
 use async_cache_core::remote::WriteMark;
-use async_cache_tier::clock;
 use pyo3::exceptions::PyStopIteration;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;

@@ -3,6 +3,7 @@
 //! All of these objects refer to the cache weakly: an event loop must not keep a cache. Each knows
 //! the number of its connection or owner, and does nothing for a later one.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_cache_core::remote::port::{CommandId, Reply};
@@ -250,6 +251,7 @@ pub(super) struct DriverCall {
     /// The owner that the call belongs to.
     ownership: u64,
     what: What,
+    has_run: AtomicBool,
 }
 
 visits!(struct DriverCall { cache });
@@ -257,7 +259,8 @@ visits!(struct DriverCall { cache });
 impl DriverCall {
     pub(super) fn make<'py>(py: Python<'py>, tier: &RemoteTier, what: What) -> PyResult<Bound<'py, PyAny>> {
         let ownership = tier.state.borrow(py).ownership;
-        Bound::new(py, Self { cache: tier.cache.clone_ref(py), ownership, what }).map(Bound::into_any)
+        let cache = tier.cache.clone_ref(py);
+        Bound::new(py, Self { cache, ownership, what, has_run: AtomicBool::new(false) }).map(Bound::into_any)
     }
 
     fn run(&self, py: Python<'_>) -> PyResult<()> {
@@ -295,6 +298,38 @@ impl DriverCall {
         }
         cache.poke(py)
     }
+
+    /// The loop has dropped a timer that has not run.
+    fn was_dropped(&self, py: Python<'_>, at: Time) -> PyResult<()> {
+        let Some(cache) = alive(&self.cache, py)? else { return Ok(()) };
+        let Some(tier) = cache.get().remote.get() else { return Ok(()) };
+        let owner = {
+            let state = tier.state.borrow(py);
+            let is_present = state.ownership == self.ownership && state.timer == Some(at);
+            state.owner.as_ref().filter(|_| is_present).map(|owner| owner.bind(py).clone())
+        };
+        let Some(owner) = owner else { return Ok(()) };
+        if owner.invoke_method0(pyo3::intern!(py, "is_closed"))?.is_truthy()? {
+            return cache.get().end_with_closed_loop(py, tier, &owner);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for DriverCall {
+    /// A loop that is closed without its end in order drops its timers, and nothing is heard any
+    /// more. Or the interpreter shuts down, and nobody is served.
+    fn drop(&mut self) {
+        if let What::Tick { at, .. } | What::LateTick { at } = self.what
+            && !*self.has_run.get_mut()
+        {
+            Python::try_attach(|py| {
+                if let Err(error) = self.was_dropped(py, at) {
+                    error.write_unraisable(py, None);
+                }
+            });
+        }
+    }
 }
 
 #[pymethods]
@@ -314,6 +349,7 @@ impl DriverCall {
     }
 
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+        self.has_run.store(true, Ordering::Relaxed);
         let done = self.run(py);
         match &done {
             Err(error) if errors::is_interrupt(py, error) => done,

@@ -20,7 +20,8 @@
 //!    end of the turn;
 //! 5. one timer at most: it goes off when the machine has something to do, or earlier. Time passes
 //!    for the machine in the timer's call only, and only after the loop has read its sockets: a
-//!    loop that was blocked has not heard the server, which is no silence of the server;
+//!    loop that was blocked has not heard the server, which is no silence of the server. A timer
+//!    that is dropped before it has run tells of a loop that was closed;
 //! 6. loads are told their answers after the orders that came together: all keys of a read at once.
 //!
 //! No error leaves the driver, except an interrupt.
@@ -189,10 +190,36 @@ impl Cache {
     /// changes are not heard, so nothing in memory is served without asking.
     pub(crate) fn leave_loop(&self, py: Python<'_>, tier: &RemoteTier) -> PyResult<()> {
         let Some(owner) = owner_of(py, tier) else { return Ok(()) };
+        let ((transport, attempt), driven) = self.part_from(py, tier, &owner);
+        quietly(py, transport.as_ref(), "abort");
+        quietly(py, attempt.as_ref(), "cancel");
+        driven
+    }
+
+    /// The same, after the loop was closed: the destructor of the transport closes the socket.
+    fn end_with_closed_loop(
+        &self,
+        py: Python<'_>,
+        tier: &RemoteTier,
+        owner: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let ended = inquiries::end_on_loop(py, tier, owner);
+        let (parts, driven) = self.part_from(py, tier, owner);
+        drop(parts);
+        ended.and(driven)
+    }
+
+    /// Returns the transport and the attempt to connect.
+    fn part_from(
+        &self,
+        py: Python<'_>,
+        tier: &RemoteTier,
+        owner: &Bound<'_, PyAny>,
+    ) -> ((Option<Ref>, Option<Ref>), PyResult<()>) {
         tier.remote(py).part(clock::now());
         // The waiting loads go on alone.
-        let driven = self.drive(py, tier, &owner);
-        let (transport, attempt) = {
+        let driven = self.drive(py, tier, owner);
+        let parts = {
             let mut state = tier.state.borrow(py);
             state.ownership += 1;
             state.connection += 1;
@@ -204,9 +231,7 @@ impl Cache {
             before
         };
         self.suspect_all(py);
-        quietly(py, transport.as_ref(), "abort");
-        quietly(py, attempt.as_ref(), "cancel");
-        driven
+        (parts, driven)
     }
 
     /// Closes the connection, wherever its loop runs.

@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import threading
+import warnings
 import weakref
 from typing import Any
 
@@ -134,9 +135,53 @@ def test_a_loop_that_was_closed_without_ceremony_is_replaced(run: Run, backend: 
         del loop
         gc.collect()
         # uvloop closes sockets itself.
-        import warnings
-
         warnings.warn("for uvloop", ResourceWarning, stacklevel=1)
+
+
+def test_memory_is_not_served_unasked_after_a_loop_was_closed_without_ceremony(
+    run: Run, backend: RedisBackend
+) -> None:
+    first, second = pair(backend)
+    loop = new_loop(run.kind)
+
+    async def write() -> None:
+        await connected(first)
+        await first.set("k", "old")
+
+    async def change() -> None:
+        await second.set("k", "new")
+
+    async def read() -> Any:
+        return await first.get("k")
+
+    loop.run_until_complete(write())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        loop.close()
+        gc.collect()
+    run(change())
+    assert run(read()) == "new"
+
+
+def test_loads_of_a_loop_that_was_closed_without_ceremony_end(run: Run, backend: RedisBackend) -> None:
+    cache = AsyncCache(remote_cache=backend)
+    loop, other = new_loop(run.kind), new_loop(run.kind)
+
+    async def begin() -> None:
+        await connected(cache)
+        task(cache.get("k", Counted("never")))
+        await asyncio.sleep(0)
+
+    async def read() -> Any:
+        return await asyncio.wait_for(cache.get("k", Counted("loaded")), 5)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loop.run_until_complete(begin())
+        loop.close()
+        assert other.run_until_complete(read()) in ("loaded", "never")
+        other.close()
+        gc.collect()
 
 
 def test_a_cache_that_is_dropped_closes_its_connection(
