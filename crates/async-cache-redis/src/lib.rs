@@ -13,7 +13,7 @@
 //! - `layout`: names of entries, and keys on the server; `envelope`: the bytes under a key; `body`:
 //!   the part of them that a front makes and reads.
 //! - `link`: the connection: its beginning, commands, answers, and news of changes.
-//! - `port`: the connection as an engine of the core.
+//! - `port`: the connection as an engine of the core; `predecessor`: the connection before it.
 //! - `resp`: the wire protocol of Redis, read in pieces of any length, and written.
 #![forbid(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used)]
 
@@ -26,6 +26,7 @@ mod inquiry;
 pub mod layout;
 pub mod link;
 mod port;
+mod predecessor;
 pub mod resp;
 mod route;
 mod secret;
@@ -35,5 +36,6 @@ pub use error::{ConfigError, LinkError, LinkErrorKind};
 pub use inquiry::{Inquiry, Located};
 pub use layout::Layout;
 pub use link::{Link, LinkEvent, Ready};
+pub use predecessor::Predecessor;
 pub use route::{Route, Step};
 pub use secret::Secret;

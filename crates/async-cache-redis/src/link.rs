@@ -37,6 +37,7 @@ use crate::config::{Address, Config, Place};
 use crate::envelope::{Envelope, HEADER};
 use crate::error::{ConfigError, LinkError, LinkErrorKind};
 use crate::layout::{Layout, WireKey};
+use crate::predecessor::Predecessor;
 use crate::resp::{Limits, Malformed, Message, Reader, Value};
 
 /// Strings of this length are read in any case: the server describes itself in one.
@@ -63,6 +64,7 @@ pub struct Link {
     used: Option<Generation>,
     /// The server, once it was met through the core's port.
     server: Option<Ready>,
+    predecessor: Predecessor,
     /// The connection is not encrypted, and nothing was received: the server may expect TLS.
     may_expect_tls: bool,
 }
@@ -129,8 +131,18 @@ impl Link {
             named: None,
             used: None,
             server: None,
+            predecessor: Predecessor::default(),
             may_expect_tls: !config.tls && !matches!(config.place, Place::Server(Address::Unix(_))),
         })
+    }
+
+    /// The server ends the predecessor before this connection is ready. To be called before
+    /// [`Link::start`].
+    pub fn follow(&mut self, predecessor: &Predecessor) {
+        self.predecessor = predecessor.clone();
+        if let State::Greeting(greeting) = &mut self.state {
+            greeting.follow(predecessor.last());
+        }
     }
 
     /// Writes the greeting, once the socket is open.
@@ -236,6 +248,7 @@ impl Link {
         match &mut self.state {
             State::Greeting(greeting) => {
                 if let Some((engine, ready)) = greeting.reply(&value, &mut self.out)? {
+                    self.predecessor.is_followed_by(greeting.met());
                     self.state = State::Ready(engine);
                     self.events.push_back(LinkEvent::Ready(ready));
                 }

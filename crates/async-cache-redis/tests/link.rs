@@ -6,7 +6,7 @@ mod news;
 
 use async_cache_core::remote::port::{Command, CommandId, Event, Generation, Lease, Name, Owner, Reply};
 use async_cache_redis::resp::{Limits, Message, Reader, Value};
-use async_cache_redis::{Config, Layout, Link, LinkError, LinkEvent, Ready};
+use async_cache_redis::{Config, Layout, Link, LinkError, LinkEvent, Predecessor, Ready};
 
 const GENERATION: Generation = Generation(36);
 /// The answers to the command Ping.
@@ -77,7 +77,16 @@ fn info(lines: &str) -> String {
 
 /// Starts a connection with a server, until it is ready.
 fn greeted(config: &Config, server: impl Fn(&str) -> String) -> Result<(Link, Ready), LinkError> {
+    greeted_after(&Predecessor::default(), config, server)
+}
+
+fn greeted_after(
+    predecessor: &Predecessor,
+    config: &Config,
+    server: impl Fn(&str) -> String,
+) -> Result<(Link, Ready), LinkError> {
     let mut link = Link::new(config).unwrap();
+    link.follow(predecessor);
     link.start();
     loop {
         let answers: String = commands(&mut link).iter().map(|command| server(command)).collect();

@@ -23,7 +23,7 @@ use async_cache_core::remote::port::{Content, Name};
 use async_cache_core::remote::{Answer, Landing, Word};
 use async_cache_core::time::{Deadline, Now, Time};
 use async_cache_redis::body::{Body, Holds};
-use async_cache_redis::{Layout, Link, Route};
+use async_cache_redis::{Layout, Link, Predecessor, Route};
 use async_cache_tier::clock;
 use async_cache_tier::names::NameIndex;
 use async_cache_tier::remote::Remote;
@@ -63,6 +63,7 @@ pub(crate) struct Shared {
     redis: Redis,
     /// The way to the server. The task's.
     route: Arc<Mutex<Route>>,
+    predecessor: Predecessor,
     /// Rung after each call: the task looks.
     look: Notify,
     /// Rung by the task after it has looked.
@@ -122,6 +123,7 @@ impl<K, V> RemoteTier<K, V> {
         let shared = Shared {
             remote: Remote::new(redis.settings.clone(), random),
             route: Arc::new(Mutex::new(redis.route.clone())),
+            predecessor: Predecessor::default(),
             redis,
             look: Notify::new(),
             looked: Notify::new(),

@@ -48,7 +48,7 @@ impl Connection {
         let opened = self.with(py, |_, tier| {
             let mut state = tier.state.borrow(py);
             let before = state.transport.replace(runner);
-            (state.has_written, state.is_paused) = (false, false);
+            (state.is_owed, state.ends_turn, state.is_paused) = (false, false, false);
             let remote = std::sync::Arc::clone(&state.remote);
             drop(state);
             drop(before);
@@ -90,11 +90,12 @@ impl Connection {
         let made = self.with(py, |_, tier| {
             let mut link = Link::new(&tier.settings.config)
                 .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+            link.follow(&tier.state.borrow(py).predecessor);
             link.start();
             let mut state = tier.state.borrow(py);
             let before = state.transport.replace(kept);
             let remote = std::sync::Arc::clone(&state.remote);
-            (state.has_written, state.is_paused) = (false, false);
+            (state.is_owed, state.ends_turn, state.is_paused) = (false, false, false);
             drop(state);
             drop(before);
             remote.opened(Line::Redis(Box::new(link)));
@@ -111,6 +112,7 @@ impl Connection {
             let remote = tier.remote(py);
             let now = clock::now();
             remote.heard(now);
+            tier.state.borrow(py).is_owed = false;
             let bytes;
             let data = if let Ok(data) = data.cast::<PyBytes>() {
                 data.as_bytes()
@@ -232,7 +234,7 @@ const LATE: Duration = Duration::from_millis(20);
 pub(super) enum What {
     /// The machine has work, from another thread.
     Drive,
-    /// The turn of the loop in which bytes were written is over.
+    /// The turn of the loop in which there were bytes to be written is over.
     EndOfTurn,
     /// The timer that was set for a time. `due`: when its call was expected.
     Tick { at: Time, due: Time },
@@ -272,7 +274,10 @@ impl DriverCall {
         }
         match self.what {
             What::Drive => tier.state.borrow(py).is_called = false,
-            What::EndOfTurn => tier.state.borrow(py).has_written = false,
+            What::EndOfTurn => {
+                let mut state = tier.state.borrow(py);
+                (state.is_owed, state.ends_turn) = (false, false);
+            }
             // The loop was blocked, and runs timers before it reads its sockets, perhaps.
             What::Tick { at, due } if due.later(LATE) < clock::now() => {
                 return super::call_again(py, tier, at);

@@ -16,8 +16,9 @@
 //!    at once; another loop asks the owner to drive;
 //! 3. the driver is not re-entrant. Python code run by the driver, such as the handler of a log,
 //!    may use the cache: the driver that is at work also does the added orders;
-//! 4. the first bytes of a turn of the event loop are written at once, further ones together at the
-//!    end of the turn;
+//! 4. bytes are written at once if the server owes no answer to earlier ones, and else together at
+//!    the end of the turn of the event loop. So a single question costs one turn, and many in a
+//!    turn cost one call of the system;
 //! 5. one timer at most: it goes off when the machine has something to do, or earlier. Time passes
 //!    for the machine in the timer's call only, and only after the loop has read its sockets: a
 //!    loop that was blocked has not heard the server, which is no silence of the server. A timer
@@ -261,22 +262,28 @@ impl Cache {
 
 /// Writes the bytes of the connection, unless they have to wait (rule 4).
 fn flush(py: Python<'_>, tier: &RemoteTier, owner: &Bound<'_, PyAny>) -> PyResult<()> {
-    let (transport, remote) = {
+    let (transport, remote, is_owed) = {
         let state = tier.state.borrow(py);
         let Some(transport) = &state.transport else { return Ok(()) };
-        if state.has_written || state.is_paused {
+        if state.ends_turn || state.is_paused {
             return Ok(());
         }
-        (transport.bind(py).clone(), std::sync::Arc::clone(&state.remote))
+        (transport.bind(py).clone(), std::sync::Arc::clone(&state.remote), state.is_owed)
     };
+    if is_owed {
+        if remote.outgoing(clock::now(), Line::has_bytes) == Some(true) {
+            let call = DriverCall::make(py, tier, What::EndOfTurn)?;
+            owner.invoke_method1(pyo3::intern!(py, "call_soon"), &call)?;
+            tier.state.borrow(py).ends_turn = true;
+        }
+        return Ok(());
+    }
     let bytes = match remote.outgoing(clock::now(), Line::outgoing) {
         Some(Outgoing::Bytes(bytes)) if !bytes.is_empty() => bytes,
         Some(Outgoing::Jobs(jobs)) => return begin_jobs(py, tier, &transport, jobs),
         _ => return Ok(()),
     };
-    tier.state.borrow(py).has_written = true;
-    let call = DriverCall::make(py, tier, What::EndOfTurn)?;
-    owner.invoke_method1(pyo3::intern!(py, "call_soon"), &call)?;
+    tier.state.borrow(py).is_owed = true;
     let bytes = PyBytes::new(py, &bytes).into_any();
     transport.invoke_method1(pyo3::intern!(py, "write"), &bytes).map(drop)
 }
@@ -316,7 +323,8 @@ fn take_over(py: Python<'_>, tier: &RemoteTier, running: &Bound<'_, PyAny>) {
     let owner = state.owner.replace(new);
     let (transport, attempt) = (state.transport.take(), state.attempt.take());
     let end_of_loop = state.end_of_loop.take();
-    (state.timer, state.has_written, state.is_paused, state.is_called) = (None, false, false, false);
+    (state.timer, state.is_paused, state.is_called) = (None, false, false);
+    (state.is_owed, state.ends_turn) = (false, false);
     state.is_driving = false;
     let remote = std::sync::Arc::clone(&state.remote);
     drop(state);

@@ -25,6 +25,14 @@ impl Line {
             Self::Own(own) => Outgoing::Jobs(std::iter::from_fn(|| own.job()).collect()),
         }
     }
+
+    /// Whether there are bytes to be written.
+    pub(crate) fn has_bytes(&mut self) -> bool {
+        match self {
+            Self::Redis(link) => !link.outgoing().is_empty(),
+            Self::Own(_) => false,
+        }
+    }
 }
 
 impl Engine for Line {

@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_cache_core::remote::{Landing, WriteMark};
 use async_cache_core::time::{Deadline, Time};
-use async_cache_redis::Route;
+use async_cache_redis::{Predecessor, Route};
 use async_cache_tier::clock;
 use async_cache_tier::remote::Remote;
 use pyo3::prelude::*;
@@ -84,6 +84,7 @@ pub(crate) struct RemoteState {
     pub(crate) remote: Arc<SharedRemote>,
     /// The way to the server; `None` for a user's own backend.
     pub(crate) route: Option<Route>,
+    pub(crate) predecessor: Predecessor,
     /// The event loop that carries the connection.
     pub(crate) owner: Option<Ref>,
     /// Counts the owners. Calls that the loop of an earlier owner makes do nothing.
@@ -97,9 +98,10 @@ pub(crate) struct RemoteState {
     pub(crate) end_of_loop: Option<Ref>,
     /// When the loop's timer goes off.
     pub(crate) timer: Option<Time>,
-    /// Whether bytes were written in the running turn of the loop, so that further bytes wait for
-    /// its end.
-    pub(crate) has_written: bool,
+    /// Whether nothing was received since the last bytes were written.
+    pub(crate) is_owed: bool,
+    /// Whether the end of the turn of the loop writes what there is.
+    pub(crate) ends_turn: bool,
     /// Whether the transport wants no bytes.
     pub(crate) is_paused: bool,
     /// Whether the owner was asked, thread-safely, to drive.
@@ -186,6 +188,7 @@ impl RemoteState {
         Self {
             remote,
             route,
+            predecessor: Predecessor::default(),
             owner: None,
             ownership: 0,
             connection: 0,
@@ -193,7 +196,8 @@ impl RemoteState {
             transport: None,
             end_of_loop: None,
             timer: None,
-            has_written: false,
+            is_owed: false,
+            ends_turn: false,
             is_paused: false,
             is_called: false,
             is_driving: false,

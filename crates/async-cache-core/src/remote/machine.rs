@@ -50,6 +50,8 @@
 //!     replaced already; it is then repeated in the present one. So a write is *confirmed* by the
 //!     answer to a later question about the generation, if nothing is being repeated then. The
 //!     question is asked if somebody waits.
+//! 14. A question is answered with the content of the present generation. A reply from an earlier
+//!     one, or from one of which there are news, has the question asked again.
 //!
 //! `writes` has the writes of this process, `confirmations` rule 13, `engine` the connection and
 //! the events, `replies` and `written` the replies, `times` the passing of time, `parts` the shared
@@ -267,6 +269,8 @@ pub struct Machine {
     pub(super) cleared_at: Option<Time>,
     /// The command of the last reply, on any connection.
     pub(super) replied: CommandId,
+    /// The last question about the generation that news have caused; rule 14.
+    pub(super) doubted: CommandId,
     /// Rule 13.
     pub(super) confirmations: Confirmations,
     /// The time of the last transition to `Link::Up`.
@@ -316,6 +320,7 @@ impl Machine {
             recent_lacks: None,
             cleared_at: None,
             replied: CommandId(0),
+            doubted: CommandId(0),
             confirmations: Confirmations::default(),
             up_at: Time::default(),
             outputs: VecDeque::new(),
@@ -540,6 +545,7 @@ pub(super) enum RuleName {
     ConnectionSuspects,
     PendingIsSent,
     WritesAreConfirmed,
+    ReadsArePresent,
     /// Kept by the engine.
     FillChecks,
     /// Kept by the engine, whose leases end by themselves, and by the release of orphans.

@@ -49,6 +49,8 @@ pub(super) enum Sign {
     Role,
     Generation,
     Last,
+    /// The last one, after the generation was not told.
+    Unnamed,
 }
 
 /// The replies of `SET NX GET`, or of `SET NX` and `GET`, and of the commands behind them.
@@ -114,11 +116,15 @@ impl Expected {
                 Value::Error(text) if is_wrong_type(&text) => Reply::Refused,
                 value => done(&value),
             })),
+            Self::Alive(Sign::Unnamed) => Ok(Answer::Reply(match done(&value) {
+                Reply::Done => Reply::Refused,
+                other => other,
+            })),
             Self::Done | Self::Alive(Sign::Last) => Ok(Answer::Reply(done(&value))),
             Self::Alive(sign @ Sign::Generation) => {
-                *sign = Sign::Last;
+                *sign = if matches!(value, Value::Error(_)) { Sign::Unnamed } else { Sign::Last };
                 Ok(match value {
-                    Value::Error(_) => Answer::More, // not told
+                    Value::Error(_) => Answer::More,
                     value => Answer::Names(value.text().and_then(layout::generation_of)),
                 })
             }

@@ -1,7 +1,7 @@
 //! The beginning of a connection: the server describes itself and its commands.
 //!
 //! The greeting is one packet. If the server refuses RESP3, a second packet says the same in
-//! RESP2, without tracking.
+//! RESP2, without tracking. A last packet ends the predecessor, a connection to the same server.
 //!
 //! Rules:
 //! 1. Commands are found out by asking for them, never by the version of the server: versions lie,
@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::credentials::{Credentials, accepted};
 use crate::error::{LinkError, LinkErrorKind};
 use crate::layout::Layout;
+use crate::predecessor::Met;
 use crate::resp::{Value, Writer};
 
 /// A command of the greeting.
@@ -40,6 +41,9 @@ enum Step {
     DelEx,
     SetNxGet,
     Script,
+    ClientId,
+    /// Its answer does not matter: a user may be forbidden to end connections.
+    Kill,
 }
 
 #[derive(Debug)]
@@ -54,6 +58,8 @@ pub(super) struct Greeting {
     steps: VecDeque<Step>,
     /// The answers in RESP3 do not count, and the second packet follows.
     refused: bool,
+    predecessor: Option<Met>,
+    met: Option<Met>,
     facts: Facts,
 }
 
@@ -63,6 +69,7 @@ struct Facts {
     name: Option<String>,
     version: Option<String>,
     run_id: Option<String>,
+    client: Option<i64>,
     role: Option<String>,
     /// `standalone`, `cluster` or `sentinel`.
     mode: Option<String>,
@@ -82,8 +89,18 @@ impl Greeting {
             started: false,
             steps: VecDeque::new(),
             refused: false,
+            predecessor: None,
+            met: None,
             facts: Facts::default(),
         }
+    }
+
+    pub(super) fn follow(&mut self, predecessor: Option<Met>) {
+        self.predecessor = predecessor;
+    }
+
+    pub(super) fn met(&self) -> Option<Met> {
+        self.met.clone()
     }
 
     /// Writes the first packet, once.
@@ -115,6 +132,8 @@ impl Greeting {
         }
         self.label(out);
         self.select(out);
+        Writer::new(out).command(&[b"CLIENT", b"ID"]);
+        self.steps.push_back(Step::ClientId);
         self.ask(out);
     }
 
@@ -173,6 +192,12 @@ impl Greeting {
             self.start_again(out);
             return Ok(None);
         }
+        if let Some(before) = self.predecessor.take().filter(|before| self.facts.is_server_of(before)) {
+            let client = before.client.to_string();
+            Writer::new(out).command(&[b"CLIENT", b"KILL", b"ID", client.as_bytes()]);
+            self.steps.push_back(Step::Kill);
+            return Ok(None);
+        }
         Ok(Some(self.result()))
     }
 
@@ -203,9 +228,11 @@ impl Greeting {
                 facts.version = words(value.field("version"));
                 facts.role = words(value.field("role"));
                 facts.mode = words(value.field("mode"));
+                facts.client = number(value.field("id"));
             }
             Step::Auth => accepted(value)?,
-            Step::Label => {}
+            Step::Label | Step::Kill => {}
+            Step::ClientId => facts.client = number(Some(value)),
             Step::Select => {
                 if let Some(text) = error {
                     let problem = format!("the server refused database {}: {text}", self.db);
@@ -270,9 +297,11 @@ impl Greeting {
             .flatten()
             .collect::<Vec<_>>()
             .join(" ");
+        let run_id: Option<Arc<str>> = facts.run_id.map(Into::into);
+        self.met = run_id.clone().zip(facts.client).map(|(run_id, client)| Met { run_id, client });
         let ready = Ready {
             abilities: engine.abilities(),
-            run_id: facts.run_id.map(Into::into),
+            run_id,
             role: facts.role.map(Into::into),
             server: if server.is_empty() { "a server without a name".into() } else { server.into() },
             notices: facts.notices,
@@ -284,6 +313,10 @@ impl Greeting {
 impl Facts {
     fn notice(&mut self, notice: &str) {
         self.notices.push(notice.into());
+    }
+
+    fn is_server_of(&self, met: &Met) -> bool {
+        self.run_id.as_deref() == Some(&*met.run_id)
     }
 
     fn found(&mut self, step: Step, works: bool) {
@@ -340,6 +373,13 @@ fn of_the_connection(text: &str) -> Option<LinkError> {
         _ => return None,
     };
     Some(LinkError::new(kind, format!("the server answered: {text}")))
+}
+
+fn number(value: Option<&Value>) -> Option<i64> {
+    match value {
+        Some(Value::Integer(number)) => Some(*number),
+        _ => None,
+    }
 }
 
 fn words(value: Option<&Value>) -> Option<String> {

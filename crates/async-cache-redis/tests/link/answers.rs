@@ -374,7 +374,7 @@ fn a_sign_of_life_tells_of_another_generation() {
     };
     let done = Event::Reply(CommandId(1), Reply::Done);
     tells("$13\r\n0000000000010\r\n", std::slice::from_ref(&done));
-    tells("-ERR x\r\n", std::slice::from_ref(&done));
+    tells("-ERR x\r\n", &[Event::Reply(CommandId(1), Reply::Refused)]); // not told
     for other in ["$13\r\n0000000000011\r\n", "_\r\n", "$1\r\nx\r\n"] {
         tells(other, &[Event::GenerationChanged, done.clone()]);
     }
@@ -384,9 +384,9 @@ fn a_sign_of_life_tells_of_another_generation() {
 fn a_sign_of_life_finds_out_that_the_slot_of_a_cluster_has_moved() {
     let mut link = ready();
     link.send(CommandId(2), GENERATION, &Command::Ping);
-    // A slot that is being moved is still this node's.
+    // A slot that is being moved is still this node's, and the generation is not told.
     link.receive(b"*1\r\n+master\r\n-ASK 7 h:7\r\n+PONG\r\n").unwrap();
-    assert_eq!(events(&mut link), [Event::Reply(CommandId(2), Reply::Done)]);
+    assert_eq!(events(&mut link), [Event::Reply(CommandId(2), Reply::Refused)]);
     link.send(CommandId(3), GENERATION, &Command::Ping);
     let error = link.receive(b"*1\r\n+master\r\n-MOVED 7 h:7\r\n").unwrap_err();
     assert_eq!(error.kind, LinkErrorKind::Moved);

@@ -1,9 +1,10 @@
 //! The beginning of a connection.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use async_cache_core::remote::port::{Abilities, Command, CommandId, Content, Event, Reply};
-use async_cache_redis::{Config, Link, LinkErrorKind, LinkEvent};
+use async_cache_redis::{Config, Link, LinkErrorKind, LinkEvent, Predecessor};
 
 use super::*;
 
@@ -44,6 +45,48 @@ fn a_password_without_a_user_is_that_of_the_default_user() {
     let mut link = Link::new(&config).unwrap();
     link.start();
     assert_eq!(commands(&mut link)[0], "HELLO 3 AUTH default p");
+}
+
+#[test]
+fn the_connection_before_is_ended_by_the_same_server() {
+    let predecessor = Predecessor::default();
+    let ended = |server: &dyn Fn(&str) -> String| {
+        let ended = RefCell::new(Vec::new());
+        let answers = |command: &str| {
+            ended.borrow_mut().extend(command.strip_prefix("CLIENT KILL ID ").map(str::to_owned));
+            server(command)
+        };
+        greeted_after(&predecessor, &config(), answers).unwrap();
+        ended.into_inner()
+    };
+    let client = |number: u32| {
+        move |command: &str| match command.split(' ').next() {
+            Some("HELLO") => format!("%2\r\n+proto\r\n:3\r\n+id\r\n:{number}\r\n"),
+            _ => valkey(command),
+        }
+    };
+    assert_eq!(ended(&client(7)), [""; 0]);
+    assert_eq!(ended(&client(8)), ["7"]);
+    let forbids = |command: &str| match command {
+        _ if command.starts_with("CLIENT KILL") => "-NOPERM no\r\n".to_owned(),
+        _ => client(9)(command),
+    };
+    assert_eq!(ended(&forbids), ["8"]);
+    // Another server has other connections with the same numbers.
+    let other = |command: &str| match command {
+        _ if command.starts_with("INFO") => info("valkey_version:9.1.2\r\nrun_id:def\r\n"),
+        _ => client(7)(command),
+    };
+    assert_eq!(ended(&other), [""; 0]);
+    assert_eq!(ended(&other), ["7"]);
+    // In RESP2, the number has a command of its own.
+    let old = |command: &str| match command {
+        _ if command.starts_with("HELLO") => "-ERR unknown command\r\n".to_owned(),
+        "CLIENT ID" => ":12\r\n".to_owned(),
+        _ => valkey(command),
+    };
+    assert_eq!(ended(&old), [""; 0]);
+    assert_eq!(ended(&old), ["12"]);
 }
 
 #[test]

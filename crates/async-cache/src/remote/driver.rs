@@ -52,6 +52,7 @@ impl Drop for Task {
         let shared = &self.driving.shared;
         if resigned(shared, self.driving.number) {
             shared.remote.part(Shared::now());
+            shared.look.notify_one(); // The answers may be another task's to give.
             if let Some(cache) = self.cache.upgrade() {
                 cache.suspect_all(false);
             }
@@ -226,6 +227,7 @@ impl Task {
                 self.connecting = None;
                 match Link::new(&self.driving.shared.redis.config) {
                     Ok(mut link) => {
+                        link.follow(&self.driving.shared.predecessor);
                         link.start();
                         self.socket = Some(socket);
                         remote.opened_if(link, || self.driving.is_present());

@@ -66,8 +66,10 @@ impl Machine {
         if self.link == Link::Idle {
             self.connect(now);
         }
+        // A mark from before a fork is of another machine.
+        let last = mark.order().min(self.last_command + 1);
         let awaited = &mut self.confirmations.awaited;
-        *awaited = mark.order().max(*awaited);
+        *awaited = last.max(*awaited);
     }
 
     /// Call it before commands are written to the connection: asks one question about all writes
@@ -120,6 +122,6 @@ impl Purpose {
 
     /// Whether the reply says which generation there is.
     pub(super) fn tells_generation(&self, reply: &Reply) -> bool {
-        self.asks_generation() && !matches!(reply, Reply::Failed(_))
+        self.asks_generation() && matches!(reply, Reply::Done | Reply::Generation(_))
     }
 }

@@ -71,6 +71,11 @@ impl Machine {
         for written in all.into_iter().filter(|written| is_recent(written.at)) {
             self.pending.entry(written.name).or_insert(None);
         }
+        if self.pending.len() > self.settings.most_pending {
+            self.clearing = Clearing::Unsent;
+            self.generation = None;
+            self.pending.clear();
+        }
     }
 
     /// The connection was lost, or could not be made.
@@ -227,6 +232,7 @@ impl Machine {
             let purpose = Purpose::Generation { greets: false, since: CommandId(since) };
             let id = self.send(Command::Generation(candidate), purpose, now);
             self.is_in_doubt_until(id);
+            self.doubted = id;
         }
     }
 

@@ -26,6 +26,11 @@ impl Machine {
     pub(super) fn found(&mut self, id: AskId, found: Found, sent_at: Time, now: Time) {
         let Some(ask) = self.asks.get(&id) else { return };
         let (name, want) = (ask.name.clone(), ask.want);
+        // Rule 14.
+        let is_of_present = ask.generation == self.generation && self.doubted <= self.replied;
+        if !is_of_present && self.keeps(RuleName::ReadsArePresent) {
+            return self.read_again(id, now);
+        }
         match (found, want) {
             (Found::Value(FoundValue { bytes, life }), _) => {
                 // Counted from before the engine looked.
@@ -48,6 +53,19 @@ impl Machine {
         }
     }
 
+    /// Sends a question again, but not for ever.
+    fn read_again(&mut self, id: AskId, now: Time) {
+        let Some(ask) = self.asks.get(&id) else { return };
+        let again = ask.again + 1;
+        if again > 2 * MOST_AT_ONCE {
+            return self.go_alone(&[id]);
+        }
+        self.read(&[id], now);
+        if let Some(ask) = self.asks.get_mut(&id) {
+            ask.again = again;
+        }
+    }
+
     pub(super) fn wait_for(&mut self, id: AskId, lease: Lease, now: Time) {
         let Some(ask) = self.asks.get(&id) else { return };
         let is_held = self.names.get(&ask.name).is_some_and(|ids| {
@@ -56,16 +74,9 @@ impl Machine {
         let is_foreign = lease.owner != self.owner;
         let waits = ask.is_open || !self.keeps(RuleName::FencedAsksAgain);
         let waits = waits && (is_held || is_foreign || !self.keeps(RuleName::EndWakes));
-        // Changes under another generation are not heard.
-        let is_of_past = ask.generation != self.generation;
-        if is_of_past || (!waits && ask.again < MOST_AT_ONCE) {
+        if !waits && ask.again < MOST_AT_ONCE {
             // Rule 6; or a lease of this process whose release is on its way.
-            let again = ask.again.saturating_add(1);
-            self.read(&[id], now);
-            if let Some(ask) = self.asks.get_mut(&id) {
-                ask.again = again;
-            }
-            return;
+            return self.read_again(id, now);
         }
         let since = ask.waits_since.unwrap_or(now);
         let until = since.later(self.settings.wait);

@@ -88,16 +88,17 @@ impl Machine {
     /// Rule 8. Another process may have loaded into the new generation before a write of this
     /// process that reached the old one only.
     fn write_again(&mut self, since: CommandId, greets: bool, now: Time) {
-        if self.recent_lacks.is_some_and(|last_sent| last_sent >= since) {
-            // It is not known which.
-            let generation = self.draw_generation();
-            return self.begin_generation(generation, now);
-        }
+        let lacks = self.recent_lacks.is_some_and(|last_sent| last_sent >= since);
         let missed = self.recent.iter().rev().take_while(|written| written.last_sent >= since);
         let mut names: Vec<_> = missed.map(|written| written.name.clone()).collect();
         names.extend(self.pending.keys().cloned());
         names.sort_unstable();
         names.dedup();
+        if lacks || names.len() > self.settings.most_pending {
+            // It is not known which, or there are too many.
+            let generation = self.draw_generation();
+            return self.begin_generation(generation, now);
+        }
         if greets {
             self.pending = names.into_iter().map(|name| (name, None)).collect();
         } else if !names.is_empty() {

@@ -53,6 +53,7 @@ impl Process {
         let commands: HashMap<CommandId, CommandId> =
             machine.sent.iter().enumerate().map(|(at, sent)| (sent.id, CommandId(at as u64 + 1))).collect();
         machine.last_command = commands.len() as u64;
+        machine.doubted = commands.get(&machine.doubted).copied().unwrap_or(CommandId(0));
         for sent in &mut machine.sent {
             sent.id = commands[&sent.id];
             match &mut sent.what {

@@ -216,6 +216,8 @@ impl Walk {
                     if floor < version {
                         return Some(format!("{i} was told that {version} of {key} is written, not {floor}"));
                     }
+                    let known = self.world.acknowledged.entry(key).or_default();
+                    *known = version.max(*known);
                 }
             }
         }
@@ -318,6 +320,10 @@ impl Walk {
         engine.dirty.clear();
         engine.identity += 1;
         self.has_failed_over = true;
+        self.world.acknowledged.clear(); // It has missed some.
+        for process in &mut self.world.processes {
+            process.flights.iter_mut().for_each(|flight| flight.after = 0);
+        }
         for i in 0..PROCESSES {
             if self.world.processes[i].is_connected {
                 self.world.breaks(i);
@@ -426,7 +432,7 @@ impl Walk {
     }
 
     fn step_fault(&mut self) -> Result<(), String> {
-        if let Some(fault) = self.acknowledged_fault() {
+        if let Some(fault) = self.acknowledged_fault().or(self.world.stale.take()) {
             return Err(fault);
         }
         for (i, process) in self.world.processes.iter().enumerate() {
@@ -463,6 +469,16 @@ impl Walk {
 
     fn quiet_fault(&self) -> Option<String> {
         let engine = &self.world.engine;
+        for (&(generation, key), kept) in &engine.entries {
+            let holders = |owner| self.world.processes.iter().find(|process| process.machine.owner == owner);
+            if let Stored::Lease(lease) = kept.stored
+                && Some(generation) == engine.generation
+                && let Some(process) = holders(lease.owner)
+                && !process.machine.asks.values().any(|ask| ask.holds(lease))
+            {
+                return Some(format!("all is quiet, and {lease:?} of {key} stands for nobody"));
+            }
+        }
         for (i, process) in self.world.processes.iter().enumerate() {
             let machine = &process.machine;
             if machine.generation() != engine.generation {
@@ -555,6 +571,7 @@ fn a_walk_finds_the_harm_of_rules_left_out() {
         RuleName::ConnectionSuspects,
         RuleName::PendingIsSent,
         RuleName::WritesAreConfirmed,
+        RuleName::ReadsArePresent,
         // Not `LeaseEnds`: signs of life end here, and waits too. The search finds it.
     ] {
         let found = (0..50).find_map(|seed| walk(seed, Some(rule), LENGTH, false).err().map(|it| (seed, it)));

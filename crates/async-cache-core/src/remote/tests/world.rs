@@ -39,6 +39,8 @@ pub(super) struct Flight {
     pub(super) key: u8,
     pub(super) stage: Stage,
     pub(super) is_open: bool,
+    /// The latest version that was acknowledged to anybody before it asked.
+    pub(super) after: u64,
 }
 
 /// The generation of an engine, at a time.
@@ -131,6 +133,10 @@ pub(super) struct World {
     pub(super) origin: u64,
     /// Whether something has happened that may cost a second load.
     pub(super) is_spoiled: bool,
+    /// The latest version of each key of which somebody was told that it is written.
+    pub(super) acknowledged: BTreeMap<u8, u64>,
+    /// An answer older than a write that was acknowledged before the question.
+    pub(super) stale: Option<String>,
 }
 
 /// The keys of the world.
@@ -189,6 +195,8 @@ impl World {
             engine: Engine { generation: Some(Generation(1)), ..Engine::default() },
             origin: 0,
             is_spoiled: false,
+            acknowledged: BTreeMap::new(),
+            stale: None,
         }
     }
 
@@ -261,7 +269,8 @@ impl World {
         let process = &mut self.processes[number];
         let asks = process.machine.ask(keys.iter().copied().map(name), want, now);
         for (&key, ask) in keys.iter().zip(asks) {
-            process.flights.push(Flight { ask, key, stage: Stage::Asking, is_open: true });
+            let after = self.acknowledged.get(&key).copied().unwrap_or(0);
+            process.flights.push(Flight { ask, key, stage: Stage::Asking, is_open: true, after });
         }
         self.follow(number);
     }
@@ -279,7 +288,7 @@ impl World {
     ) {
         let now = self.now;
         let process = &mut self.processes[number];
-        let Flight { ask, key, stage, is_open } = process.flights.remove(flight);
+        let Flight { ask, key, stage, is_open, .. } = process.flights.remove(flight);
         let Stage::Loaded(version) = stage else { unreachable!("it has loaded") };
         let content = if is_stub { Content::Stub } else { content(version) };
         let landing = process.machine.land(ask, content, life, now);
@@ -405,7 +414,15 @@ impl World {
                         process.out.push_back((id, generation, command, about.unwrap_or(0)));
                     }
                 }
-                Output::Answer(ask, answer) => process.is_answered(ask, answer, now),
+                Output::Answer(ask, answer) => {
+                    let flight = process.flights.iter().find(|flight| flight.ask == ask);
+                    if let (Answer::Value { bytes, .. }, Some(flight)) = (&answer, flight)
+                        && self.engine.rank(version_of(bytes)) < flight.after
+                    {
+                        self.stale = Some(format!("{number} is told {answer:?}, {flight:?}"));
+                    }
+                    process.is_answered(ask, answer, now);
+                }
                 Output::Forget { name, fences } => {
                     process.memory.remove(&key(&name));
                     if fences {

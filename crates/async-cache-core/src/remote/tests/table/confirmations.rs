@@ -1,8 +1,9 @@
 //! Writes that somebody waits for: rule 13.
 
 use super::{ALL, G, MS, Script, TIMEOUT, dropped};
+use crate::remote::ask::{Answer, AskId, Landing};
 use crate::remote::machine::{Link, Machine, Word, WriteMark};
-use crate::remote::port::{Abilities, Command, Event, Generation, Reply};
+use crate::remote::port::{Abilities, Command, Event, Found, FoundValue, Generation, Reply};
 use crate::remote::settings::Settings;
 use crate::remote::tests::world::{content, name};
 
@@ -43,6 +44,16 @@ impl Script {
             };
             assert_eq!(&self.replies(reply), command);
         }
+    }
+
+    /// The engine has nothing, and grants a lease.
+    #[track_caller]
+    fn leads_on(&mut self, id: AskId) {
+        while self.answer(id).is_none() {
+            let reads = matches!(self.unanswered[0].1, Command::Read(_));
+            self.replies(if reads { Reply::Found(vec![Found::Absent]) } else { Reply::Done });
+        }
+        assert_eq!(self.answer(id), Some(Answer::Lead));
     }
 
     /// The engine removes what it has under some names, and under this one.
@@ -180,6 +191,85 @@ fn a_generation_that_is_the_same_after_all_confirms() {
     script.replies(Reply::Generation(G));
     assert_eq!(script.word(mark), Word::Acknowledged);
     assert!(script.unanswered.is_empty());
+}
+
+#[test]
+fn a_mark_from_before_a_fork_asks_a_single_question() {
+    let mut parent = Script::up();
+    for _ in 0..1000 {
+        parent.invalidates(1);
+        parent.replies(Reply::Done);
+    }
+    let mark = parent.machine.mark().expect("a write without an acknowledgement");
+    let mut child = Script::up();
+    child.invalidates(2);
+    child.machine.wait(mark, child.now);
+    child.run();
+    child.does(&[dropped(&[2]), Command::Ping]);
+    assert!(child.unanswered.is_empty());
+}
+
+#[test]
+fn a_burst_of_writes_around_a_generation_of_another_process_keeps_the_connection() {
+    let mut script = Script::up_with(ALL, Settings { most_pending: 3, ..Settings::default() });
+    script.invalidates(1);
+    script.invalidates(2);
+    script.says(Event::GenerationChanged);
+    script.invalidates(3);
+    script.does(&[dropped(&[1]), dropped(&[2])]);
+    script.invalidates(4);
+    script.invalidates(5);
+    script.replies(Reply::Generation(OTHER));
+    assert!(!script.disconnects(), "{:?}", script.said);
+    assert!(matches!(script.commands().last(), Some(Command::NewGeneration(_))));
+}
+
+// Questions across generations: rule 14
+
+#[test]
+fn a_read_of_a_generation_that_was_replaced_is_repeated() {
+    let old = || Reply::Found(vec![Found::Value(FoundValue { bytes: vec![1].into(), life: None })]);
+    // The reply comes before the answer about the generation, or after it.
+    for is_before in [true, false] {
+        let mut script = Script::up();
+        let id = if is_before {
+            let id = script.asks(1);
+            script.says(Event::GenerationChanged);
+            script.replies(old());
+            script.replies(Reply::Generation(OTHER));
+            id
+        } else {
+            script.says(Event::GenerationChanged);
+            let id = script.asks(1);
+            script.replies(Reply::Generation(OTHER));
+            id
+        };
+        script.replies(old());
+        assert_eq!(script.answer(id), None, "{is_before}");
+        assert_eq!(script.machine.generation(), Some(OTHER));
+        script.leads_on(id);
+    }
+}
+
+#[test]
+fn a_lease_is_of_the_generation_of_its_load() {
+    for is_own in [true, false] {
+        let mut script = Script::up();
+        let id = if is_own {
+            let id = script.asks(1);
+            script.machine.clear(Generation(77), script.now);
+            script.run();
+            id
+        } else {
+            script.says(Event::GenerationChanged);
+            let id = script.asks(1);
+            script.replies(Reply::Generation(OTHER));
+            id
+        };
+        script.leads_on(id);
+        assert_eq!(script.lands(id), Landing::Covered, "{is_own}");
+        assert!(matches!(script.commands().last(), Some(Command::Fill { .. })), "{is_own}");
+    }
 }
 
 #[test]
