@@ -57,6 +57,32 @@ def test_a_frozen_server_costs_one_call_a_timeout_and_later_calls_nothing(
     run(main())
 
 
+def test_a_write_of_a_lost_connection_does_not_arrive_after_those_of_the_next(
+    run: Run, server: Server, backend: RedisBackend
+) -> None:
+    async def main() -> None:
+        with Proxy(server.address) as proxy:
+            writer, other = (
+                AsyncCache(remote_cache=RedisBackend(*proxy.address)),
+                AsyncCache(remote_cache=backend),
+            )
+            await connected(writer)
+            proxy.delay(Direction.TO_SERVER, 3)
+            writer.set("k", "old")
+            await asyncio.sleep(0.1)
+            proxy.delay(Direction.TO_SERVER, 0)
+            # The silent connection is given up, and there is another.
+            await soon(lambda: proxy.accepted() == 2)
+            await acknowledged(writer)
+            await writer.set("k", "new")
+            assert await other.get("k") == "new"
+            await asyncio.sleep(2.5)
+            await connected(other)
+            assert await other.get("k") == "new"
+
+    run(main())
+
+
 def test_a_killed_server_and_its_return(
     run: Run, server: Server, backend: RedisBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
