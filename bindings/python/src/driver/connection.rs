@@ -317,6 +317,7 @@ impl DriverCall {
         if owner.invoke_method0(pyo3::intern!(py, "is_closed"))?.is_truthy()? {
             return cache.get().end_with_closed_loop(py, tier, &owner);
         }
+        tier.state.borrow(py).timer = None; // The next look sets another.
         Ok(())
     }
 }

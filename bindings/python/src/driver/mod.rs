@@ -218,19 +218,23 @@ impl Cache {
         owner: &Bound<'_, PyAny>,
     ) -> ((Option<Ref>, Option<Ref>), PyResult<()>) {
         tier.remote(py).part(clock::now());
+        // Whoever is told goes on at once on another thread, perhaps, and takes over.
+        let (ownership, parts, left) = {
+            let mut state = tier.state.borrow(py);
+            state.connection += 1;
+            let parts = (state.transport.take(), state.attempt.take());
+            (state.ownership, parts, (state.owner.take(), state.end_of_loop.take()))
+        };
         // The waiting loads go on alone.
         let driven = self.drive(py, tier, owner);
-        let parts = {
+        {
             let mut state = tier.state.borrow(py);
-            state.ownership += 1;
-            state.connection += 1;
-            let before = (state.transport.take(), state.attempt.take());
-            let owner = (state.owner.take(), state.end_of_loop.take());
-            state.timer = None;
-            drop(state);
-            drop(owner);
-            before
-        };
+            if state.ownership == ownership {
+                state.ownership += 1;
+                state.timer = None;
+            }
+        }
+        drop(left);
         self.suspect_all(py);
         (parts, driven)
     }

@@ -149,7 +149,7 @@ pub enum Command {
     /// Is this owner alive? Answer: [`Reply::Done`] or [`Reply::Refused`].
     IsAlive(Owner),
     /// Is anybody there, and does the last generation stand still? Answer: [`Reply::Done`], after
-    /// [`Event::GenerationChanged`] if another one stands; [`Reply::Refused`] if it is not told.
+    /// [`Event::GenerationChanged`] if another one stands.
     Ping,
 }
 

@@ -44,13 +44,13 @@ pub(super) enum Expected {
 }
 
 /// The next reply of a sign of life.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Sign {
     Role,
     Generation,
     Last,
-    /// The last one, after the generation was not told.
-    Unnamed,
+    /// The last one. The generation was not told, for this reason.
+    Unnamed(Arc<str>),
 }
 
 /// The replies of `SET NX GET`, or of `SET NX` and `GET`, and of the commands behind them.
@@ -116,15 +116,16 @@ impl Expected {
                 Value::Error(text) if is_wrong_type(&text) => Reply::Refused,
                 value => done(&value),
             })),
-            Self::Alive(Sign::Unnamed) => Ok(Answer::Reply(match done(&value) {
-                Reply::Done => Reply::Refused,
-                other => other,
-            })),
+            Self::Alive(Sign::Unnamed(why)) => Ok(Answer::Reply(Reply::Failed(Arc::clone(why)))),
             Self::Done | Self::Alive(Sign::Last) => Ok(Answer::Reply(done(&value))),
             Self::Alive(sign @ Sign::Generation) => {
-                *sign = if matches!(value, Value::Error(_)) { Sign::Unnamed } else { Sign::Last };
+                *sign = Sign::Last;
                 Ok(match value {
-                    Value::Error(_) => Answer::More,
+                    Value::Error(text) if is_wrong_type(&text) => Answer::Names(None),
+                    Value::Error(text) => {
+                        *sign = Sign::Unnamed(explained(&text));
+                        Answer::More
+                    }
                     value => Answer::Names(value.text().and_then(layout::generation_of)),
                 })
             }

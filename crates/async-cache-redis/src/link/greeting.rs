@@ -316,7 +316,7 @@ impl Facts {
     }
 
     fn is_server_of(&self, met: &Met) -> bool {
-        self.run_id.as_deref() == Some(&*met.run_id)
+        self.run_id.as_deref() == Some(&*met.run_id) && self.client != Some(met.client)
     }
 
     fn found(&mut self, step: Step, works: bool) {

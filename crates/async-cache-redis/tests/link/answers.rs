@@ -374,7 +374,8 @@ fn a_sign_of_life_tells_of_another_generation() {
     };
     let done = Event::Reply(CommandId(1), Reply::Done);
     tells("$13\r\n0000000000010\r\n", std::slice::from_ref(&done));
-    tells("-ERR x\r\n", &[Event::Reply(CommandId(1), Reply::Refused)]); // not told
+    tells("-ERR x\r\n", &[Event::Reply(CommandId(1), Reply::Failed("ERR x".into()))]); // not told
+    tells("-WRONGTYPE x\r\n", &[Event::GenerationChanged, done.clone()]);
     for other in ["$13\r\n0000000000011\r\n", "_\r\n", "$1\r\nx\r\n"] {
         tells(other, &[Event::GenerationChanged, done.clone()]);
     }
@@ -386,7 +387,7 @@ fn a_sign_of_life_finds_out_that_the_slot_of_a_cluster_has_moved() {
     link.send(CommandId(2), GENERATION, &Command::Ping);
     // A slot that is being moved is still this node's, and the generation is not told.
     link.receive(b"*1\r\n+master\r\n-ASK 7 h:7\r\n+PONG\r\n").unwrap();
-    assert_eq!(events(&mut link), [Event::Reply(CommandId(2), Reply::Refused)]);
+    assert!(matches!(events(&mut link)[..], [Event::Reply(CommandId(2), Reply::Failed(_))]));
     link.send(CommandId(3), GENERATION, &Command::Ping);
     let error = link.receive(b"*1\r\n+master\r\n-MOVED 7 h:7\r\n").unwrap_err();
     assert_eq!(error.kind, LinkErrorKind::Moved);

@@ -94,6 +94,10 @@ impl Machine {
             names.push(ask.name.clone());
         }
         if !names.is_empty() {
+            if matches!(self.link, Link::Up(abilities) if !abilities.notifies) {
+                // Rule 14: the news of a generation, if any, come before the reply to the read.
+                self.send(Command::Ping, Purpose::Ping, now);
+            }
             self.send(Command::Read(names), Purpose::Read(ids.to_vec()), now);
         }
     }

@@ -15,21 +15,30 @@ impl Machine {
             let ids: Vec<_> = ids.into_iter().filter(reading).collect();
             return self.go_alone(&ids);
         };
+        let mut past = Vec::new();
         for (id, found) in ids.into_iter().zip(found) {
-            if self.asks.get(&id).is_some_and(|ask| ask.phase == Phase::Reading) {
+            let Some(ask) = self.asks.get(&id).filter(|ask| ask.phase == Phase::Reading) else { continue };
+            if self.is_of_present(ask) {
                 self.found(id, found, sent_at, now);
+            } else {
+                past.push(id);
             }
         }
+        self.read_again(&past, now);
+    }
+
+    /// Rule 14.
+    fn is_of_present(&self, ask: &Ask) -> bool {
+        let is_of_present = ask.generation == self.generation && self.doubted <= self.replied;
+        is_of_present || !self.keeps(RuleName::ReadsArePresent)
     }
 
     /// The content under the name of a question.
     pub(super) fn found(&mut self, id: AskId, found: Found, sent_at: Time, now: Time) {
         let Some(ask) = self.asks.get(&id) else { return };
         let (name, want) = (ask.name.clone(), ask.want);
-        // Rule 14.
-        let is_of_present = ask.generation == self.generation && self.doubted <= self.replied;
-        if !is_of_present && self.keeps(RuleName::ReadsArePresent) {
-            return self.read_again(id, now);
+        if !self.is_of_present(ask) {
+            return self.read_again(&[id], now);
         }
         match (found, want) {
             (Found::Value(FoundValue { bytes, life }), _) => {
@@ -53,16 +62,18 @@ impl Machine {
         }
     }
 
-    /// Sends a question again, but not for ever.
-    fn read_again(&mut self, id: AskId, now: Time) {
-        let Some(ask) = self.asks.get(&id) else { return };
-        let again = ask.again + 1;
-        if again > 2 * MOST_AT_ONCE {
-            return self.go_alone(&[id]);
+    /// Sends questions again, but not for ever.
+    fn read_again(&mut self, ids: &[AskId], now: Time) {
+        let mut alone = Vec::new();
+        let mut again = Vec::new();
+        for &id in ids {
+            let Some(ask) = self.asks.get_mut(&id) else { continue };
+            ask.again += 1;
+            if ask.again > 2 * MOST_AT_ONCE { alone.push(id) } else { again.push(id) }
         }
-        self.read(&[id], now);
-        if let Some(ask) = self.asks.get_mut(&id) {
-            ask.again = again;
+        self.go_alone(&alone);
+        if !again.is_empty() {
+            self.read(&again, now);
         }
     }
 
@@ -76,7 +87,7 @@ impl Machine {
         let waits = waits && (is_held || is_foreign || !self.keeps(RuleName::EndWakes));
         if !waits && ask.again < MOST_AT_ONCE {
             // Rule 6; or a lease of this process whose release is on its way.
-            return self.read_again(id, now);
+            return self.read_again(&[id], now);
         }
         let since = ask.waits_since.unwrap_or(now);
         let until = since.later(self.settings.wait);

@@ -1,7 +1,7 @@
 //! Writes that somebody waits for: rule 13.
 
 use super::{ALL, G, MS, Script, TIMEOUT, dropped};
-use crate::remote::ask::{Answer, AskId, Landing};
+use crate::remote::ask::{Answer, AskId, Landing, Want};
 use crate::remote::machine::{Link, Machine, Word, WriteMark};
 use crate::remote::port::{Abilities, Command, Event, Found, FoundValue, Generation, Reply};
 use crate::remote::settings::Settings;
@@ -249,6 +249,17 @@ fn a_read_of_a_generation_that_was_replaced_is_repeated() {
         assert_eq!(script.machine.generation(), Some(OTHER));
         script.leads_on(id);
     }
+}
+
+#[test]
+fn an_engine_that_tells_of_no_changes_is_asked_for_the_generation_with_each_read() {
+    let mut script = Script::up_with(SILENT, Settings::default());
+    let id = script.machine.ask([name(1)], Want::Look, script.now)[0];
+    script.run();
+    script.says(Event::GenerationChanged);
+    script.does(&[Command::Ping]);
+    script.replies(Reply::Found(vec![Found::Value(FoundValue { bytes: vec![1].into(), life: None })]));
+    assert_eq!(script.answer(id), None, "it may be of the generation before");
 }
 
 #[test]
