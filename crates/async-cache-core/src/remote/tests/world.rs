@@ -53,6 +53,9 @@ pub(super) struct Stands(Option<Generation>);
 pub(super) struct Word {
     pub(super) event: Event,
     pub(super) about: u64,
+    /// The generation of a changed key. After news of an earlier generation, an older value may be
+    /// read in the present one: the writer repeats the write there.
+    pub(super) under: Option<Generation>,
     /// With a sign of life: the generation that stood.
     pub(super) named: Option<Stands>,
 }
@@ -366,8 +369,10 @@ impl World {
     pub(super) fn handles(&mut self, number: usize) {
         let now = self.now;
         let process = &mut self.processes[number];
-        let Word { event, about, named } = process.inbox.pop_front().expect("a word");
-        if let Event::Changed(name) = &event {
+        let Word { event, about, under, named } = process.inbox.pop_front().expect("a word");
+        if let Event::Changed(name) = &event
+            && under == process.machine.generation()
+        {
             process.hears(key(name), about);
         }
         process.machine.heard(now);
@@ -457,7 +462,12 @@ impl World {
         let (id, generation, command, about) = self.processes[number].out.pop_front().expect("a command");
         let named = (command == Command::Ping).then_some(Stands(self.engine.generation));
         let reply = self.run(number, generation, command, about);
-        self.processes[number].inbox.push_back(Word { event: Event::Reply(id, reply), about: 0, named });
+        self.processes[number].inbox.push_back(Word {
+            event: Event::Reply(id, reply),
+            about: 0,
+            under: None,
+            named,
+        });
     }
 
     #[allow(clippy::too_many_lines, reason = "one arm per command")]
@@ -650,7 +660,11 @@ impl World {
                     Changed::Owner(owner) => Event::OwnerChanged(owner),
                     Changed::All => Event::AllChanged,
                 };
-                process.inbox.push_back(Word { event, about, named: None });
+                let under = match what {
+                    Changed::Key(generation, _) => Some(generation),
+                    _ => None,
+                };
+                process.inbox.push_back(Word { event, about, under, named: None });
             }
         }
     }
