@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import threading
+import time
 import warnings
 import weakref
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from loops import LOOPS, Run, cancel, new_loop, task, turns
 from programs import output_of
 from servers import Server, fields
-from shared_caches import Counted, acknowledged, connected, pair, soon
+from shared_caches import Counted, acknowledged, connected, pair, soon, timed
 
 from cache import AsyncCache, RedisBackend
 
@@ -161,6 +162,43 @@ def test_memory_is_not_served_unasked_after_a_loop_was_closed_without_ceremony(
         gc.collect()
     run(change())
     assert run(read()) == "new"
+
+
+def test_a_loop_that_takes_over_while_the_owner_is_closed_keeps_its_connection(
+    run: Run, server: Server
+) -> None:
+    patience = 3.0
+
+    def closed_beside_writes() -> float:
+        cache = AsyncCache(remote_cache=RedisBackend(*server.address, timeout=patience))
+        is_written = threading.Event()
+
+        async def write() -> None:
+            await cache.set("a", 1)
+            is_written.set()
+            time.sleep(0.02)  # the other loop writes, and asks this one to drive
+
+        async def take_over() -> float:
+            return max([(await timed(cache.set("b", 1)))[1] for _ in range(3)])
+
+        def own() -> None:
+            loop = new_loop(run.kind)
+            loop.run_until_complete(write())
+            time.sleep(0.01)
+            loop.close()
+
+        thread = threading.Thread(target=own)
+        thread.start()
+        assert is_written.wait(10)
+        slowest = run(take_over())
+        thread.join(10)
+        return slowest
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        slowest = max(closed_beside_writes() for _ in range(20))
+        gc.collect()
+    assert slowest < patience / 2
 
 
 def test_loads_of_a_loop_that_was_closed_without_ceremony_end(run: Run, backend: RedisBackend) -> None:
